@@ -1,0 +1,296 @@
+"""Every setting of every command as a typed dataclass.
+
+The training configuration keeps LitGPT's names and shape (``litgpt/args.py`` and
+``litgpt/pretrain.py::setup``) and adds sections of its own: ``moe``, ``schedule``, ``sample``, ``prepare``.
+Nothing here imports torch, so that ``--help`` and a refused setting answer at once.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass
+class TrainArgs:
+    """How long, in what batches, and how often to save and log (LitGPT's names)."""
+
+    save_interval: int | None = 1000
+    """Steps between checkpoints; null: only the final one."""
+    log_interval: int = 1
+    """Steps between rows of metrics."""
+    global_batch_size: int = 64
+    """Windows per step, over all devices."""
+    micro_batch_size: int = 4
+    """Windows per device that are on the device at one time."""
+    lr_warmup_steps: int | None = None
+    """Steps of linear warm-up; null or 0: none."""
+    lr_warmup_fraction: float | None = None
+    """Warm-up as a fraction of an epoch, instead of ``lr_warmup_steps``."""
+    epochs: int | None = None
+    """Stop after this many passes over the training text."""
+    max_tokens: int | None = None
+    """Stop after this many tokens (rounded down to whole steps)."""
+    max_steps: int | None = None
+    """Stop after this many steps."""
+    max_time: float | None = None
+    """Stop after this many seconds of training, saving what there is; the schedule does not know of it."""
+    max_seq_length: int | None = None
+    """Tokens per window; null: the model's block size."""
+    tie_embeddings: bool | None = None
+    """Use the token embedding as the language-model head too."""
+    max_norm: float | None = 1.0
+    """Clip the global gradient norm to this; null: no clipping."""
+    min_lr: float = 6e-5
+    """Learning rate at the end of the decay."""
+
+
+@dataclass
+class EvalArgs:
+    """Validation during training (LitGPT's names)."""
+
+    interval: int = 1000
+    """Steps between validations."""
+    max_new_tokens: int | None = None
+    """Only LitGPT's finetuning reads it; here ``sample.max_new_tokens`` does that."""
+    max_iters: int = 100
+    """Validate on this many windows (fewer where the text has fewer), spread evenly over the validation text
+    and the same ones every time, whatever the micro-batch."""
+    initial_validation: bool = False
+    """Validate before the first step."""
+    final_validation: bool = True
+    """Validate after the last step."""
+    evaluate_example: str | int = "first"
+    """Only LitGPT's finetuning reads it."""
+
+
+@dataclass
+class LogArgs:
+    """Names for the W&B logger (LitGPT's names)."""
+
+    project: str | None = None
+    """W&B project."""
+    run: str | None = None
+    """W&B run name."""
+    group: str | None = None
+    """W&B group."""
+    teamspace: str | None = None
+    """Only LitLogger reads it, which is not supported."""
+    metadata: dict[str, Any] | None = None
+    """Only LitLogger reads it, which is not supported."""
+    log_model: bool = False
+    """Only LitLogger reads it, which is not supported."""
+    save_logs: bool = True
+    """Only LitLogger reads it, which is not supported."""
+    checkpoint_name: str | None = None
+    """Only LitLogger reads it, which is not supported."""
+
+
+@dataclass
+class ClassSpec:
+    """A class by its import path, and the arguments it is made with."""
+
+    class_path: str
+    """Import path, such as ``torch.optim.AdamW``; a bare name is looked up where the field belongs."""
+    init_args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments."""
+
+
+@dataclass
+class MoEArgs:
+    """How the load of the experts is kept even."""
+
+    balance: Literal["none", "switch", "bias"] = "switch"
+    """``none``: leave it to the data. ``switch``: the Switch Transformer's auxiliary loss (arXiv 2101.03961).
+    ``bias``: loss-free, a correction bias on the choice of experts (arXiv 2408.15664); the model's router
+    then becomes LitGPT's sigmoid router with ``e_score_correction_bias``."""
+    switch_coefficient: float = 0.01
+    """Weight of the Switch loss."""
+    z_coefficient: float = 0.001
+    """Weight of the router z-loss (ST-MoE, arXiv 2202.08906); 0 switches it off."""
+    bias_update_speed: float = 0.001
+    """How far the correction bias moves per step."""
+
+
+@dataclass
+class ScheduleArgs:
+    """The learning rate after the warm-up."""
+
+    name: Literal["cosine", "constant", "wsd"] = "cosine"
+    """``cosine`` decay to ``train.min_lr``; ``constant``; ``wsd``: constant, then linear decay at the end."""
+    decay_fraction: float = 0.2
+    """Share of all steps that ``wsd`` decays over."""
+
+
+@dataclass
+class SampleArgs:
+    """Texts that the model writes while it trains."""
+
+    interval: int | None = None
+    """Steps between sample texts; null: none on the way."""
+    final: int = 0
+    """How many texts to write after the last step."""
+    prompts: list[str] = field(default_factory=lambda: [""])
+    """What they begin with, in turn; an empty prompt starts a new document."""
+    max_new_tokens: int = 200
+    """Longest text, in tokens."""
+    temperature: float = 0.8
+    """0 takes the likeliest token every time."""
+    top_k: int | None = 50
+    """Choose among the k likeliest tokens; null: all."""
+
+
+@dataclass
+class PrepareConfig:
+    """What ``litmoe prepare`` does: which text, which tokenizer, into which folders."""
+
+    source: list[str] = field(default_factory=list)
+    """``sample`` (built-in stories), ``tinystories`` (from the Hugging Face hub), or files and folders of
+    .txt, .jsonl, .json or .parquet. Empty: the text already in the data folder, else ``sample``."""
+    data_dir: Path = Path("data/custom_text")
+    """Where ``train/`` and ``val/`` with text and token store go."""
+    tokenizer: str | None = None
+    """``train`` (byte-level BPE on the corpus), ``gpt2``, a hub id, or a folder. Empty: the one already in
+    ``tokenizer_dir``; else ``train`` for the sample and ``gpt2`` for other text."""
+    vocab_size: int = 4096
+    """Size of a trained vocabulary, the end-of-text token included."""
+    tokenizer_dir: Path = Path("data/tokenizer")
+    """Where the tokenizer lies, or will lie."""
+    val_fraction: float = 0.05
+    """Share of the documents that become validation text where the source has no split of its own."""
+    max_documents: int | None = None
+    """Read at most this many documents in all."""
+    split: Literal["auto", "file", "blank-line"] = "auto"
+    """Where documents end in .txt files: at ``<|endoftext|>`` where present, else one per file (``auto``);
+    one per file always; or one per block between blank lines."""
+    text_field: str = "text"
+    """Field of .jsonl, .json and .parquet that holds the text."""
+    seed: int = 0
+    """Seed of the built-in sample corpus."""
+    force: bool = False
+    """Replace text and tokenizer that an earlier call wrote with other settings."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+@dataclass
+class PrepareOnDemand:
+    """What a training run prepares by itself where text or tokenizer are missing."""
+
+    source: list[str] = field(default_factory=list)
+    """As for ``litmoe prepare``; empty: they must be there."""
+    tokenizer: str | None = None
+    """As for ``litmoe prepare``."""
+    vocab_size: int = 4096
+    """As for ``litmoe prepare``."""
+    max_documents: int | None = None
+    """As for ``litmoe prepare``."""
+
+
+@dataclass
+class TrainConfig:
+    """A whole pretraining run."""
+
+    model_name: str | None = None
+    """A LitGPT model by name; or give ``model_config``."""
+    model_config: dict[str, Any] | Path | None = None
+    """The fields of a ``litgpt.Config``, or the YAML file that holds them."""
+    out_dir: Path = Path("checkpoints")
+    """Where checkpoints, metrics.csv and logs go."""
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] | None = None
+    """Null: bf16-mixed on a GPU that has it, else 32-true."""
+    initial_checkpoint_dir: Path | None = None
+    """Start from these weights, with a fresh optimizer and data position."""
+    resume: bool | Literal["auto"] | Path = False
+    """``auto``: continue from the newest checkpoint in ``out_dir``, where there is one; true: there must be
+    one; or a checkpoint folder."""
+    data: ClassSpec = field(
+        default_factory=lambda: ClassSpec(
+            "litmoe.data.TextFiles",
+            {"train_data_path": "data/custom_text/train", "val_data_path": "data/custom_text/val"},
+        )
+    )
+    """A ``litgpt.data.DataModule``."""
+    train: TrainArgs = field(default_factory=TrainArgs)
+    eval: EvalArgs = field(default_factory=EvalArgs)
+    log: LogArgs = field(default_factory=LogArgs)
+    optimizer: ClassSpec = field(
+        default_factory=lambda: ClassSpec("torch.optim.AdamW", {"lr": 3e-4, "weight_decay": 0.01})
+    )
+    """A ``torch.optim.Optimizer``."""
+    moe: MoEArgs = field(default_factory=MoEArgs)
+    schedule: ScheduleArgs = field(default_factory=ScheduleArgs)
+    sample: SampleArgs = field(default_factory=SampleArgs)
+    prepare: PrepareOnDemand = field(default_factory=PrepareOnDemand)
+    devices: int | str = "auto"
+    """How many devices per node; ``auto``: all GPUs, or the one CPU."""
+    num_nodes: int = 1
+    """How many machines."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Which kind of device."""
+    tokenizer_dir: Path | None = Path("data/tokenizer")
+    """The tokenizer's folder."""
+    logger_name: Literal["csv", "tensorboard", "wandb", "mlflow"] = "csv"
+    """Where metrics go besides ``metrics.csv``."""
+    seed: int = 42
+    """Seed of the initial weights and the order of the data."""
+    progress: bool = False
+    """Show a progress bar instead of a line per logged step."""
+
+    def data_dir(self) -> Path:
+        """The folder above ``train/`` and ``val/`` (for data modules that have a ``train_data_path``)."""
+        return Path(self.data.init_args.get("train_data_path", "data/custom_text/train")).parent
+
+
+@dataclass
+class GenerateConfig:
+    """What ``litmoe generate`` writes."""
+
+    checkpoint: Path | None = None
+    """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
+    prompt: str = ""
+    """What the text begins with; empty starts a new document."""
+    max_new_tokens: int = 256
+    """Longest text, in tokens."""
+    temperature: float = 0.8
+    """0 takes the likeliest token every time."""
+    top_k: int | None = 50
+    """Choose among the k likeliest tokens; null: all."""
+    top_p: float = 1.0
+    """Choose among the likeliest tokens that together have this probability."""
+    num_samples: int = 1
+    """How many texts."""
+    seed: int = 0
+    """The same seed gives the same text."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Which kind of device."""
+
+
+@dataclass
+class EvaluateConfig:
+    """What ``litmoe evaluate`` measures."""
+
+    checkpoint: Path | None = None
+    """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
+    data: Path | None = None
+    """A prepared data folder, a folder of text, or a text file; null: the validation text of the run."""
+    max_seq_length: int | None = None
+    """Tokens per window; null: as in training."""
+    batch_size: int = 8
+    """Windows at one time."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Which kind of device."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def as_plain(value: Any) -> Any:
+    """A configuration as nested dicts, lists, strings and numbers, ready for YAML or JSON."""
+    if is_dataclass(value):
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value

@@ -1,0 +1,177 @@
+"""A document as a stream of pieces: split, cleaned and cut in bounded memory, whatever its length.
+
+A piece is a document, or a part of one too long to hold. Pieces are cut where byte-level BPE has a word
+boundary in any case, so that encoding piece after piece gives the ids of the whole.
+"""
+
+import codecs
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from litmoe.errors import LitMoEError
+
+END_OF_TEXT = "<|endoftext|>"
+"""Ends a document, in text files and as a token."""
+
+PIECE_CHARACTERS = 1 << 18
+"""Documents of up to twice this length stay whole. Long enough that the place of a cut hardly ever has to
+be second best, short enough that a batch of pieces keeps every core busy."""
+
+HASHED_CHARACTERS = 1 << 16
+"""So much of a document's start decides its side of the split, so that the side is known from its first
+piece. Must not exceed PIECE_CHARACTERS."""
+
+SplitMode = Literal["auto", "file", "blank-line"]
+
+_READ_BYTES = 1 << 18
+_BLANK_LINE = re.compile(r"\n\s*\n|" + re.escape(END_OF_TEXT))
+_NEVER_EMITTED_TAIL = len(END_OF_TEXT)
+
+
+class Piece(NamedTuple):
+    """Part of a document, in order. Only the last of several may be empty."""
+
+    text: str
+    ends_document: bool
+
+
+def split_documents(
+    chunks: Iterable[str], mode: SplitMode = "auto", piece_characters: int = PIECE_CHARACTERS
+) -> Iterator[Piece]:
+    """Turn text that comes in chunks into the pieces of its documents.
+
+    Documents are stripped, and empty ones dropped. ``auto`` ends them at ``<|endoftext|>``, ``blank-line``
+    at blank lines too. ``file`` makes one document of everything; a ``<|endoftext|>`` in it becomes a line
+    break, or it would end the document once the text lies in a file of ours. The result does not depend on
+    the size of the chunks, except for where a document of more than ``2 * piece_characters`` is cut.
+    """
+    rest = ""
+    inside = False  # whether pieces of the document now in ``rest`` went out already
+    for chunk in chunks:
+        rest += chunk
+        *finished, rest = _split(rest, mode)
+        for text in finished:
+            yield from _last_pieces(text, inside, piece_characters)
+            inside = False
+        if not inside:
+            rest = _lstrip(rest)
+        while len(rest) > 2 * piece_characters + _NEVER_EMITTED_TAIL:
+            at = _cut(rest, piece_characters)
+            yield Piece(rest[:at], False)
+            rest, inside = rest[at:], True
+    yield from _last_pieces(rest, inside, piece_characters)
+
+
+def read_text(path: Path, see: Callable[[bytes], object] | None = None) -> Iterator[str]:
+    """Read a UTF-8 file in chunks, strictly, with ``\\r\\n`` and ``\\r`` as ``\\n``.
+
+    Args:
+        path: The file.
+        see: Called with the raw bytes of every chunk (a hash's ``update``, a progress bar).
+
+    Raises:
+        LitMoEError: The file cannot be read or is not UTF-8 (with the offset of the first bad byte).
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")("strict")
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    fed = 0
+    try:
+        with path.open("rb") as file:
+            while True:
+                raw = file.read(_READ_BYTES)
+                if see is not None:
+                    see(raw)
+                fed += len(raw)
+                yield decoder.decode(raw, final=not raw)
+                if not raw:
+                    return
+    except UnicodeDecodeError as error:
+        offset = fed - len(error.object) + error.start
+        raise LitMoEError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset}; "
+            "save it as UTF-8, or remove the damaged part"
+        ) from error
+    except OSError as error:
+        raise LitMoEError(
+            f"cannot read {path}: {error.strerror or error}; check the name and its permissions"
+        ) from error
+
+
+def document_key(first_piece: str) -> int:
+    """64 bits that depend on nothing but the document: equal documents have equal keys."""
+    start = first_piece[:HASHED_CHARACTERS].rstrip().encode()
+    return int.from_bytes(hashlib.blake2b(start, digest_size=8).digest(), "little")
+
+
+def validation_limit(keys: Iterable[int], val_fraction: float) -> int | None:
+    """The number below which a document's key sends it to validation, so that neither side is empty.
+
+    Normally ``val_fraction * 2**64``, known after a few keys; the rest are not read. Where that would leave
+    a side empty, the smallest key alone goes to validation, or the largest alone to training.
+    None if there are fewer than two different documents.
+    """
+    limit = int(val_fraction * 2**64)
+    lowest, highest = 2**64, -1
+    for key in keys:
+        lowest, highest = min(lowest, key), max(highest, key)
+        if lowest < limit <= highest:
+            return limit
+    if highest <= lowest:
+        return None
+    return lowest + 1 if lowest >= limit else highest
+
+
+def _split(text: str, mode: SplitMode) -> list[str]:
+    if mode == "auto":
+        return text.split(END_OF_TEXT)
+    if mode == "blank-line":
+        return _BLANK_LINE.split(text)
+    return [text.replace(END_OF_TEXT, "\n")]
+
+
+def _last_pieces(text: str, inside: bool, piece_characters: int) -> Iterator[Piece]:
+    """The pieces of a document of which ``text`` is all that is left."""
+    text = text.rstrip() if inside else _lstrip(text).rstrip()
+    while len(text) > 2 * piece_characters:
+        at = _cut(text, piece_characters)
+        yield Piece(text[:at], False)
+        text, inside = text[at:], True
+    if text or inside:
+        yield Piece(text, True)
+
+
+def _lstrip(text: str) -> str:
+    """Strip white space and byte order marks from the left."""
+    text = text.lstrip()
+    while text.startswith("\ufeff"):
+        text = text[1:].lstrip()
+    return text
+
+
+def _cut(text: str, near: int) -> int:
+    """Where to cut a text longer than ``2 * near``: at most ``near`` characters from its start.
+
+    The pre-tokenizers of GPT-2, Llama 3 and their kin begin a word at (1) a single space between two
+    letters, and at (2) a letter after a single line break, whatever lies around. Text without either
+    (long runs of digits, Chinese without line breaks) is cut (3) before white space or (4) anywhere:
+    there, at most one word in ``near`` characters is encoded as two.
+    """
+    half = near // 2
+    at = text.rfind(" ", half, near)
+    while at > 0:
+        if text[at - 1].isalpha() and text[at + 1].isalpha():
+            return at
+        at = text.rfind(" ", half, at)
+    at = text.rfind("\n", half, near)
+    while at > 0:
+        if not text[at - 1].isspace() and text[at + 1].isalpha():
+            return at + 1
+        at = text.rfind("\n", half, at)
+    for at in range(near, half, -1):
+        if text[at].isspace() and not text[at - 1].isspace():
+            return at
+    return max(near, 1)

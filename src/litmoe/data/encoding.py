@@ -1,0 +1,153 @@
+"""Pieces of documents in, token ids in a file out: at the speed of the tokenizer library, in bounded memory."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from litmoe.data.documents import (
+    Piece,
+    SplitMode,
+    document_key,
+    read_text,
+    split_documents,
+    validation_limit,
+)
+from litmoe.data.tokenizer import open_tokenizer
+from litmoe.errors import LitMoEError
+
+BATCH_BYTES = 2 << 20
+"""Text encoded in one call. The library needs about 150 bytes of memory per token while it does, two batches
+are in flight, and a token may be as short as a byte. Larger batches are no faster."""
+
+
+class Encoder:
+    """Encodes documents in batches and appends their ids to a file.
+
+    While the library's threads encode one batch, this thread writes the ids of the batch before: turning
+    Python lists of ids into an array costs about a tenth of the encoding.
+    """
+
+    def __init__(self, tokenizer_dir: Path, path: Path, total: int, name: str, progress: bool) -> None:
+        """``total`` is the size of the source text in bytes, for the progress bar."""
+        self._tokenizer, self.eos_id = open_tokenizer(tokenizer_dir)
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.dtype = "<u2" if self.vocab_size <= 1 << 16 else "<u4"
+        self.offsets = array("q", [0])
+        """Where each document starts, and at last where all end."""
+        self.n_bytes = 0
+        self._batch: list[Piece] = []
+        self._batch_bytes = 0
+        self._in_flight: tuple[Future[Any], list[Piece]] | None = None
+        self._written = 0
+        self._path, self._total, self._name, self._progress = path, total, name, progress
+
+    def __enter__(self) -> "Encoder":
+        self._file = self._path.open("wb")
+        self._pool = ThreadPoolExecutor(1)
+        self._bar = tqdm(
+            total=self._total,
+            desc=f"tokenize {self._name}",
+            unit="B",
+            unit_scale=True,
+            disable=not self._progress,
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._encode()
+                self._write()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._bar.close()
+            self._file.close()
+
+    def advance(self, n_bytes: int) -> None:
+        """Move the progress bar by so much source text."""
+        self._bar.update(n_bytes)
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece; an end-of-text token follows the last one of a document."""
+        self._batch.append(piece)
+        size = len(piece.text.encode())
+        self.n_bytes += size
+        self._batch_bytes += size + 64  # what a document costs even when it is tiny
+        if self._batch_bytes > BATCH_BYTES:
+            self._encode()
+
+    def _encode(self) -> None:
+        """Start encoding the batch, then write the one before it."""
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        texts = [piece.text for piece in batch]
+        future = self._pool.submit(self._tokenizer.encode_batch_fast, texts, add_special_tokens=False)
+        self._write()
+        self._in_flight = future, batch
+
+    def _write(self) -> None:
+        """Wait for the batch in flight and write it."""
+        if self._in_flight is None:
+            return
+        future, batch = self._in_flight
+        self._in_flight = None
+        ids: list[int] = []
+        for encoding, piece in zip(future.result(), batch, strict=True):
+            ids.extend(encoding.ids)
+            if piece.ends_document:
+                ids.append(self.eos_id)
+                self.offsets.append(self._written + len(ids))
+        np.asarray(ids, dtype=self.dtype).tofile(self._file)
+        self._written += len(ids)
+
+
+def chosen_documents(
+    pieces: Iterable[Piece],
+    files: list[Path],
+    side: tuple[Literal["train", "val"], float] | None,
+    split: SplitMode,
+) -> Iterator[Piece]:
+    """Of the documents in ``pieces``, those on one side of the split by hash; all if ``side`` is None.
+
+    Raises:
+        LitMoEError: The text has fewer than two different documents, so that one side would be empty.
+    """
+    if side is None:
+        yield from pieces
+        return
+    keys = (key for path in files for key in document_keys(split_documents(read_text(path), split)))
+    limit = validation_limit(keys, side[1])
+    if limit is None:
+        raise LitMoEError(one_document(str(files[0].parent), empty=next(iter(pieces), None) is None))
+    starts, chosen = True, False
+    for piece in pieces:
+        if starts:
+            chosen = (document_key(piece.text) < limit) == (side[0] == "val")
+        if chosen:
+            yield piece
+        starts = piece.ends_document
+
+
+def document_keys(pieces: Iterable[Piece]) -> Iterator[int]:
+    """The key of every document in a stream of pieces."""
+    starts = True
+    for piece in pieces:
+        if starts:
+            yield document_key(piece.text)
+        starts = piece.ends_document
+
+
+def one_document(where: str, empty: bool) -> str:
+    """The message for text of which nothing can be held out."""
+    if empty:
+        return f"{where} holds no document: the text is empty; give text to train on"
+    return (
+        f"{where} holds only one document, so none can be held out for validation; separate documents by "
+        "<|endoftext|>, name the text with --source and use --split blank-line, or put validation text into "
+        "the val folder"
+    )

@@ -1,0 +1,223 @@
+"""``litmoe prepare``: text, tokenizer and token stores, ready to train on."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litmoe.config import PrepareConfig
+from litmoe.data.documents import read_text, split_documents
+from litmoe.data.folders import only_one_process, refuse_foreign
+from litmoe.data.prepared_text import (
+    RECORD,
+    finish_interrupted,
+    is_sample,
+    plan_text,
+    text_fingerprint,
+    with_source,
+    write_text,
+)
+from litmoe.data.store_record import OWN_FILES
+from litmoe.data.token_store import TokenStore, ensure_stores, text_files
+from litmoe.data.tokenizer import (
+    OWN_FILES as TOKENIZER_FILES,
+)
+from litmoe.data.tokenizer import (
+    copy_tokenizer,
+    fetch_tokenizer,
+    open_tokenizer,
+    tokenizer_fingerprint,
+    tokenizer_record,
+    train_tokenizer,
+)
+from litmoe.errors import LitMoEError
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """One side of the prepared data."""
+
+    text_dir: Path
+    """The folder whose text it was made from."""
+    store_dir: Path
+    documents: int
+    tokens: int
+    text_bytes: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What ``prepare`` leaves."""
+
+    data_dir: Path
+    tokenizer_dir: Path
+    train: PreparedSplit
+    val: PreparedSplit
+    vocab_size: int
+    tokenizer_fingerprint: str
+    seconds: float
+
+
+def prepare(config: PrepareConfig, say: Callable[[str], None] = print) -> PreparedData:
+    """Bring text, tokenizer and token stores to the state that ``config`` asks for; reuse what fits.
+
+    Args:
+        config: What is wanted.
+        say: Gets one line per event.
+
+    Raises:
+        LitMoEError: A wrong setting, a source or tokenizer that cannot be had, or a folder that holds
+            something else than what is asked for. Then nothing is changed.
+    """
+    started = time.monotonic()
+    _check(config)
+    data_dir = config.data_dir
+    train_dir, val_dir = data_dir / "train", data_dir / "val"
+    with only_one_process(data_dir / RECORD, say):
+        finish_interrupted(data_dir, say)
+        config = with_source(config)
+        # First everything that can be refused, then everything that changes something.
+        refuse_foreign(train_dir / "train", OWN_FILES, "token store")
+        refuse_foreign(val_dir / "val", OWN_FILES, "token store")
+        sources, text_changes = plan_text(config, say)
+        making = _plan_tokenizer(config, text_changes, say)
+        if sources:
+            write_text(config, sources, say)
+        if making:
+            _make_tokenizer(config, making, say)
+        train, val = ensure_stores(
+            train_dir,
+            val_dir,
+            config.tokenizer_dir,
+            say=say,
+            progress=config.progress,
+            val_fraction=config.val_fraction,
+        )
+    val_text = val_dir if any(val_dir.glob("*.txt")) else train_dir
+    prepared = PreparedData(
+        data_dir,
+        config.tokenizer_dir,
+        _summary(train, train_dir),
+        _summary(val, val_text),
+        train.vocab_size,
+        tokenizer_fingerprint(config.tokenizer_dir),
+        time.monotonic() - started,
+    )
+    _report(prepared, bool(sources or making), say)
+    return prepared
+
+
+def _check(config: PrepareConfig) -> None:
+    if not 0 < config.val_fraction < 1:
+        raise LitMoEError(f"--val-fraction is {config.val_fraction}; give a number above 0 and below 1")
+    if config.max_documents is not None and config.max_documents < 2:
+        raise LitMoEError(
+            f"--max-documents is {config.max_documents}; give 2 or more: one to train on, one to validate"
+        )
+    data_dir = config.data_dir.resolve()
+    for name in config.source:
+        if Path(name).is_dir() and Path(name).resolve() in (data_dir, *data_dir.parents):
+            raise LitMoEError(
+                f"the data folder {config.data_dir} lies in the source {name}, so prepare would read what it "
+                "writes; give a --data-dir elsewhere"
+            )
+        for side in ("train", "val"):
+            folder = (config.data_dir / side).resolve()
+            if folder in (Path(name).resolve(), *Path(name).resolve().parents):
+                raise LitMoEError(
+                    f"the source {name} lies in the data folder; leave out --source to use that text where it "
+                    "is, or give another --data-dir"
+                )
+
+
+def _plan_tokenizer(
+    config: PrepareConfig, text_changes: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Decide how to make the tokenizer, as its record will say; None if the one that is there will do."""
+    directory = config.tokenizer_dir
+    there = (directory / "tokenizer.json").exists()
+    wanted = config.tokenizer
+    if wanted is None or (there and Path(wanted).resolve() == directory.resolve()):
+        if there:
+            size = open_tokenizer(directory)[0].get_vocab_size()
+            say(f"tokenizer: using the one in {directory} ({size:,} tokens)")
+            return None
+        wanted = "train" if is_sample(config) else "gpt2"
+    refuse_foreign(directory, TOKENIZER_FILES, "tokenizer")
+    if wanted == "train":
+        making: dict[str, Any] = {"made_by": "train", "vocab_size": config.vocab_size}
+    elif Path(wanted).is_dir():
+        open_tokenizer(Path(wanted))
+        making = {"made_by": "copy", "name": str(Path(wanted).resolve())}
+    else:
+        making = {"made_by": "fetch", "name": wanted}
+    if not there:
+        return making
+    record = tokenizer_record(directory)
+    if record is None:
+        raise LitMoEError(
+            f"{directory} holds a tokenizer that litmoe did not make; leave out --tokenizer to use it, or give "
+            "another --tokenizer-dir"
+        )
+    same = all(record.get(key) == value for key, value in making.items())
+    if same and wanted == "train":
+        same = not text_changes and record.get("text") == text_fingerprint(config.data_dir)
+    if same:
+        open_tokenizer(directory)
+        say(f"tokenizer: already in {directory}")
+        return None
+    if not config.force:
+        raise LitMoEError(
+            f"{directory} holds another tokenizer ({_how_made(record)}); leave out --tokenizer to use it, give "
+            "another --tokenizer-dir, or use --force to replace it"
+        )
+    return making
+
+
+def _how_made(record: dict[str, Any]) -> str:
+    if record.get("made_by") == "train":
+        return f"trained on other text or to another size, {record.get('vocab_size')} tokens"
+    return str(record.get("name"))
+
+
+def _make_tokenizer(config: PrepareConfig, making: dict[str, Any], say: Callable[[str], None]) -> None:
+    directory = config.tokenizer_dir
+    if making["made_by"] == "train":
+        files = text_files(config.data_dir / "train")
+        say(f"tokenizer: training {config.vocab_size:,} tokens on {config.data_dir / 'train'}")
+        record = {"text": text_fingerprint(config.data_dir)}
+        train_tokenizer(_texts(files), config.vocab_size, directory, config.progress, say=say, record=record)
+    elif making["made_by"] == "copy":
+        copy_tokenizer(Path(making["name"]), directory, say=say)
+        say(f"tokenizer: copied from {making['name']} to {directory}")
+    else:
+        say(f"tokenizer: fetching {making['name']}")
+        fetch_tokenizer(making["name"], directory, say=say)
+
+
+def _texts(files: list[Path]) -> Iterator[str]:
+    for path in files:
+        for piece in split_documents(read_text(path)):
+            yield piece.text
+
+
+def _summary(store: TokenStore, text_dir: Path) -> PreparedSplit:
+    return PreparedSplit(
+        text_dir, store.directory, store.n_documents, store.n_tokens, store.n_bytes, store.fingerprint
+    )
+
+
+def _report(prepared: PreparedData, made: bool, say: Callable[[str], None]) -> None:
+    for name, split in (("train", prepared.train), ("val", prepared.val)):
+        say(
+            f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes / 1e6:.2f} MB, "
+            f"{split.tokens / split.text_bytes:.3f} tokens per byte, in {split.store_dir}"
+        )
+    megabytes = (prepared.train.text_bytes + prepared.val.text_bytes) / 1e6
+    speed = f" ({megabytes / prepared.seconds:.1f} MB/s)" if made else ""
+    say(
+        f"prepared in {prepared.seconds:.1f} s{speed}, tokenizer of"
+        f" {prepared.vocab_size:,} tokens in {prepared.tokenizer_dir}"
+    )

@@ -1,0 +1,1 @@
+"""The model: LitGPT's GPT with our expert layer and losses."""

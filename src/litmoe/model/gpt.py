@@ -1,0 +1,147 @@
+"""LitGPT's GPT with our MoE layer: same configuration, same checkpoints, same logits, and the routing too.
+
+Letters: B sequences, T tokens of a sequence, D model width, V vocabulary.
+"""
+
+from typing import Any
+
+import litgpt.model
+import torch
+from litgpt import Config
+from litgpt.model import CausalSelfAttention, LLaMAMLP, MultiheadLatentAttention
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from litmoe.errors import LitMoEError
+from litmoe.model.moe import MoE
+from litmoe.model.routing import Routing
+
+
+class Block(nn.Module):
+    """One transformer layer by LitGPT's rules: pre-norms, optional post-norms, sequential or parallel."""
+
+    def __init__(self, config: Config, block_idx: int) -> None:
+        super().__init__()
+        if config.shared_attention_norm and not config.parallel_residual:
+            raise LitMoEError("shared_attention_norm: true needs parallel_residual: true in the model config")
+
+        def norm(wanted: bool) -> nn.Module:
+            return config.norm_class(config.n_embd, eps=config.norm_eps) if wanted else nn.Identity()
+
+        attention = MultiheadLatentAttention if config.latent_attention else CausalSelfAttention
+        is_dense = block_idx < (config.first_k_dense_replace or 0)
+        self.norm_1 = norm(config.norm_1)
+        self.attn = attention(config, block_idx)
+        self.post_attention_norm = norm(config.post_attention_norm)
+        self.norm_2 = None if config.norm_2 and config.shared_attention_norm else norm(config.norm_2)
+        if config.mlp_class_name == "LLaMAMoE":
+            self.mlp = LLaMAMLP(config) if is_dense else MoE(config)
+        else:
+            self.mlp = config.mlp_class(config)
+        self.post_mlp_norm = norm(config.post_mlp_norm)
+        self.config = config
+
+    def forward(self, x_BTD: Tensor, *attention_args: Any) -> tuple[Tensor, Routing | None]:
+        """The layer's output, (B, T, D), and its routing; None where the layer is dense."""
+        normed_BTD = self.norm_1(x_BTD)
+        h_BTD = x_BTD + self.post_attention_norm(self.attn(normed_BTD, *attention_args))
+        if self.norm_2 is not None:
+            normed_BTD = self.norm_2(x_BTD if self.config.parallel_residual else h_BTD)
+        routing = None
+        if isinstance(self.mlp, MoE):
+            y_BTD, routing = self.mlp(normed_BTD)
+        else:
+            y_BTD = self.mlp(normed_BTD)
+        return h_BTD + self.post_mlp_norm(y_BTD), routing
+
+
+class GPT(litgpt.model.GPT):
+    """A `litgpt.GPT` in all that is not an MoE layer: rotary and KV caches, generation, state dict."""
+
+    transformer: Any  # a ModuleDict, whose entries LitGPT reaches by attribute
+    recompute_blocks: bool = False
+    """Training: keep only the input of every block and run the block again in the backward."""
+
+    def __init__(self, config: Config) -> None:
+        nn.Module.__init__(self)  # LitGPT's own would build its blocks, experts and all, to be thrown away
+        self.config = config
+        self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=config.lm_head_bias)
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
+                "h": nn.ModuleList(Block(config, block_idx) for block_idx in range(config.n_layer)),
+                "ln_f": config.norm_class(config.n_embd, eps=config.norm_eps),
+            }
+        )
+        self.mask_cache: Tensor | None = None
+        self.max_seq_length = config.block_size  # builds the rotary cache
+
+    def hidden(
+        self, idx_BT: Tensor, input_pos: Tensor | None = None, input_pos_maxp1: int | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """The normed output of the last block, (B, T, D), and the routing of every MoE layer.
+
+        Args:
+            idx_BT: token ids.
+            input_pos: positions of the tokens, (T,) or (B, T), to read and write the KV cache; None for
+                whole sequences without one.
+            input_pos_maxp1: `max(input_pos) + 1` where known, to use no more of the cache than that.
+
+        Raises:
+            ValueError: when a sequence is longer than `max_seq_length`.
+        """
+        if idx_BT.size(1) > self.max_seq_length:
+            raise ValueError(f"{idx_BT.size(1)} tokens are more than max_seq_length = {self.max_seq_length}")
+        cos, sin, mask = self._positions(idx_BT.size(1), input_pos, input_pos_maxp1)
+        x_BTD = self.transformer.wte(idx_BT)
+        if self.config.scale_embeddings:
+            x_BTD = x_BTD * torch.tensor(self.config.n_embd**0.5, dtype=x_BTD.dtype)
+        routings: list[Routing] = []
+        for block_idx, block in enumerate(self.transformer.h):
+            rope = slice(None)
+            if self.config.rope_indices is not None:  # local and global layers rotate differently
+                rope = self.config.rope_indices[block_idx]
+            args = (x_BTD, cos[..., rope], sin[..., rope], mask, input_pos, input_pos_maxp1)
+            if self.recompute_blocks and torch.is_grad_enabled():
+                # nothing in a block draws random numbers
+                x_BTD, routing = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BTD, routing = block(*args)
+            if routing is not None:
+                routings.append(routing)
+        return self.transformer.ln_f(x_BTD), routings
+
+    def forward(
+        self,
+        idx: Tensor,
+        input_pos: Tensor | None = None,
+        input_pos_maxp1: int | None = None,
+        lm_head_chunk_size: int = 0,
+    ) -> Tensor | list[Tensor]:
+        """Logits, (B, T, V), or a list of them for every `lm_head_chunk_size` positions. As `litgpt.GPT`."""
+        x_BTD, _ = self.hidden(idx, input_pos, input_pos_maxp1)
+        if lm_head_chunk_size > 0:
+            return [self.logits(chunk) for chunk in x_BTD.split(lm_head_chunk_size, dim=1)]
+        return self.logits(x_BTD)
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.lm_head(x_BTD)
+        cap = self.config.final_logit_softcapping
+        return logits_BTV if cap is None else torch.tanh(logits_BTV / cap) * cap
+
+    def _positions(
+        self, T: int, input_pos: Tensor | None, input_pos_maxp1: int | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows of the rotary tables, (1 or B, T, ...), and the mask of the KV cache, (1 or B, 1, T, S)."""
+        if input_pos is None:
+            return self.cos[None, :T], self.sin[None, :T], None
+        if input_pos.shape[-1] != T or input_pos.dim() > 2:
+            raise ValueError(f"input_pos must be (T,) or (B, T) with T = {T}, not {tuple(input_pos.shape)}")
+        if self.mask_cache is None:
+            raise TypeError("call set_kv_cache() before a forward with input_pos")
+        if input_pos_maxp1 is not None and input_pos_maxp1 > self.max_seq_length:
+            raise ValueError(
+                f"input_pos_maxp1 = {input_pos_maxp1} is past max_seq_length = {self.max_seq_length}"
+            )
+        pos = torch.atleast_2d(input_pos)
+        return self.cos[pos], self.sin[pos], self.mask_cache[0, 0, pos, :input_pos_maxp1].unsqueeze(1)

@@ -1,0 +1,81 @@
+"""What a training step minimises: cross-entropy, and the balance losses of the MoE layers.
+
+Letters: B sequences, T tokens of a sequence, D model width, L MoE layers, E experts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from litmoe.model.gpt import GPT
+from litmoe.model.loss import linear_cross_entropy
+from litmoe.model.routing import switch_loss
+
+
+class StepLosses(NamedTuple):
+    """One micro-batch. Only `total` carries a graph: the rest can be summed over steps without keeping one.
+
+    A named tuple and no dataclass, because DDP, FSDP and Fabric look for tensors in tuples only. A dense
+    model has L = 0, and `switch` and `z` are 0.
+    """
+
+    total: Tensor
+    """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, the scalar to differentiate."""
+    cross_entropy: Tensor
+    """Mean over the tokens, in nats."""
+    switch: Tensor
+    """Switch balance loss, mean over layers; 1.0 when the load is even."""
+    z: Tensor
+    """Router z-loss, mean over layers."""
+    counts_LE: Tensor
+    """Assignments per expert, int64; each row sums to B*T*K."""
+    p_LE: Tensor
+    """Mean router probabilities."""
+    entropy_L: Tensor
+    """Mean entropy of the router's distributions, in nats."""
+
+
+class Objective(nn.Module):
+    """A GPT with its losses: the module that DDP or FSDP wraps, with one forward per micro-batch."""
+
+    def __init__(self, model: GPT, switch_coefficient: float = 0.01, z_coefficient: float = 1e-3) -> None:
+        super().__init__()
+        self.model = model
+        self.switch_coefficient = switch_coefficient
+        self.z_coefficient = z_coefficient
+
+    def forward(self, idx_BT: Tensor, targets_BT: Tensor, load_LE: Tensor | None = None) -> StepLosses:
+        """Losses of one micro-batch.
+
+        `load_LE` are the counts of the *last* whole global batch, summed over micro-batches and processes:
+        the f of the Switch loss. The loss of a global batch is then linear in its tokens, so it does not
+        depend on how the batch is cut into micro-batches, and a step needs one all-reduce of L*E integers
+        instead of one per layer and micro-batch. The price is that f is one step old, as it is in loss-free
+        balancing. Without it (first step, evaluation) f is uniform and the Switch loss has no gradient.
+
+        Targets of -100 do not count; the mean is over the targets that do.
+        """
+        x_BTD, routings = self.model.hidden(idx_BT)
+        head = self.model.lm_head
+        cross_entropy = linear_cross_entropy(
+            x_BTD.flatten(0, 1),
+            head.weight,
+            targets_BT.flatten(),
+            bias=head.bias,
+            softcap=self.model.config.final_logit_softcapping,
+        )
+        if routings:
+            p_LE = torch.stack([routing.p_E for routing in routings])
+            counts_LE = torch.stack([routing.counts_E for routing in routings])
+            entropy_L = torch.stack([routing.entropy for routing in routings])
+            switch = switch_loss(p_LE, load_LE).mean()
+            z = torch.stack([routing.z for routing in routings]).mean()
+        else:
+            p_LE = cross_entropy.new_zeros(0, self.model.config.n_expert)
+            counts_LE = p_LE.long()
+            entropy_L = switch_loss(p_LE)
+            switch = z = cross_entropy.new_zeros(())
+        total = cross_entropy + self.switch_coefficient * switch + self.z_coefficient * z
+        reported = (cross_entropy, switch, z, counts_LE, p_LE, entropy_L)
+        return StepLosses(total, *(value.detach() for value in reported))

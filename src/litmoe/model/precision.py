@@ -1,0 +1,12 @@
+"""In what type a hand-written function multiplies."""
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type autocast would cast `x` to before a product, which is its own outside autocast and in fp64."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype

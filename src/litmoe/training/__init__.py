@@ -1,0 +1,1 @@
+"""Training: configuration in, checkpoint out."""

@@ -1,0 +1,222 @@
+"""Everything a run needs, brought together and checked before any weight is allocated."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from litgpt import Config, Tokenizer
+from litgpt.data import DataModule
+from torch import Tensor
+
+from litmoe.classes import find_class, make
+from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config_checks import check
+from litmoe.data.prepare import prepare
+from litmoe.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from litmoe.errors import LitMoEError
+from litmoe.model.gpt import GPT
+from litmoe.model.init import initialize
+from litmoe.model.objective import Objective
+from litmoe.model.specification import load_model_config, named_model_config, with_correction_bias
+from litmoe.training.batches import Batches, connect_batches
+from litmoe.training.optimizers import make_optimizer, peak_learning_rate
+from litmoe.training.schedule import Horizon, horizon
+
+
+@dataclass
+class State:
+    """What changes from step to step, besides weights and optimizer."""
+
+    step: int = 0
+    """Steps done."""
+    samples: int = 0
+    """Windows read, over all devices: the position in the data."""
+    tokens: int = 0
+    """Tokens trained on, over all devices."""
+    seconds: float = 0.0
+    """Time spent in steps."""
+    load_LE: Tensor | None = None
+    """Tokens per MoE layer and expert in the last global batch."""
+    train_loss: float | None = None
+    """Of the last global batch."""
+    val_loss: float | None = None
+    """Of the last validation."""
+    best_val_loss: float | None = None
+    """The lowest so far."""
+
+
+@dataclass
+class Run:
+    """The parts of a run, fixed once it has begun, and its state."""
+
+    config: TrainConfig
+    fabric: Fabric
+    model_config: Config
+    tokenizer: Tokenizer | None
+    batches: Batches
+    seq_length: int
+    plan: Horizon
+    gpt: GPT
+    objective: Any
+    """The :class:`Objective` as Fabric wrapped it."""
+    optimizer: Any
+    """The optimizer as Fabric wrapped it."""
+    peak_lr: float
+    state: State = field(default_factory=State)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per step on each device."""
+        train = self.config.train
+        return train.global_batch_size // (train.micro_batch_size * self.fabric.world_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be continued."""
+        optimizer = self.config.optimizer.class_path.rpartition(".")[2]
+        return {
+            "model": {k: v for k, v in asdict(self.model_config).items() if k not in ("name", "hf_config")},
+            "tokenizer": self.config.tokenizer_dir and tokenizer_fingerprint(self.config.tokenizer_dir),
+            "training text": self.batches.fingerprint,
+            "order of the data": self.config.data.init_args.get("seed", 42),
+            "tokens per window": self.seq_length,
+            "optimizer": optimizer,
+            "tied embeddings": bool(self.config.train.tie_embeddings),
+        }
+
+
+def set_up(config: TrainConfig) -> Run:
+    """Check everything, in the order of what it costs, then build model and optimizer.
+
+    Raises:
+        LitMoEError: what cannot work, where, and what to do.
+    """
+    check(config)
+    model_config = _model_config(config)
+    seq_length = config.train.max_seq_length or model_config.block_size
+    if seq_length > model_config.block_size:
+        raise LitMoEError(
+            f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
+            "lower it, or raise block_size in the model configuration"
+        )
+    if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
+        raise LitMoEError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
+    data_class = find_class(config.data, "data", "litgpt.data", DataModule)
+    init_args = {k: Path(v) if k.endswith("_path") and v else v for k, v in config.data.init_args.items()}
+    module = make(data_class, section="data", **init_args)
+
+    fabric = _fabric(config)
+    fabric.launch()
+    per_step = config.train.micro_batch_size * fabric.world_size
+    if config.train.global_batch_size % per_step:
+        raise LitMoEError(
+            f"train.global_batch_size {config.train.global_batch_size} is not a multiple of "
+            f"{per_step} = train.micro_batch_size {config.train.micro_batch_size} x {fabric.world_size} devices"
+        )
+    fabric.seed_everything(config.seed, verbose=False)
+    with fabric.rank_zero_first():
+        _prepare_on_demand(config, fabric.print)
+    tokenizer = load_tokenizer(config.tokenizer_dir) if config.tokenizer_dir is not None else None
+    if tokenizer is not None and (size := _largest_id(tokenizer) + 1) > model_config.padded_vocab_size:
+        raise LitMoEError(
+            f"{config.tokenizer_dir}: the tokenizer has {size:,} tokens, the model's vocabulary only "
+            f"{model_config.padded_vocab_size:,}: raise vocab_size in the model configuration"
+        )
+    batches = connect_batches(fabric, module, config, tokenizer, seq_length)
+    plan = horizon(config.train, seq_length, batches.n_windows)
+
+    with fabric.init_module(empty_init=True):
+        gpt = GPT(model_config)
+    initialize(gpt, config.seed)
+    if config.train.tie_embeddings:
+        gpt.lm_head.weight = gpt.transformer.wte.weight
+    gpt.max_seq_length = seq_length
+    moe = config.moe
+    objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
+    optimizer = make_optimizer(config.optimizer, gpt, str(config.precision))
+    peak_lr = peak_learning_rate(optimizer)
+    if config.train.min_lr > peak_lr and config.schedule.name != "constant":
+        raise LitMoEError(
+            f"train.min_lr {config.train.min_lr} is above the learning rate {peak_lr}: lower it, or raise "
+            "optimizer.init_args.lr"
+        )
+    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
+    return Run(
+        config=config,
+        fabric=fabric,
+        model_config=model_config,
+        tokenizer=tokenizer,
+        batches=batches,
+        seq_length=seq_length,
+        plan=plan,
+        gpt=gpt,
+        objective=wrapped,
+        optimizer=wrapped_optimizer,
+        peak_lr=peak_lr,
+    )
+
+
+def _model_config(config: TrainConfig) -> Config:
+    if config.model_config is None:
+        assert config.model_name is not None  # check() has seen to it
+        model_config = named_model_config(config.model_name)
+    else:
+        model_config = load_model_config(config.model_config)
+    if config.moe.balance == "bias" and model_config.mlp_class_name == "LLaMAMoE":
+        return with_correction_bias(model_config)
+    return model_config
+
+
+def _fabric(config: TrainConfig) -> Fabric:
+    """Fabric for the chosen devices; fills in the precision where the configuration leaves it open."""
+    accelerator = config.accelerator
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise LitMoEError("accelerator cuda: torch sees no CUDA device here: use --accelerator cpu")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise LitMoEError("accelerator mps: torch sees no Apple GPU here: use --accelerator cpu")
+    on_cuda = torch.cuda.is_available() and accelerator in ("auto", "cuda")
+    if config.precision is None:
+        config.precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+    if config.precision == "16-mixed" and not on_cuda:
+        raise LitMoEError("precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true")
+    devices = config.devices
+    if devices == "auto":
+        devices = torch.cuda.device_count() if on_cuda else 1
+    if on_cuda and int(devices) > torch.cuda.device_count():
+        raise LitMoEError(f"devices {devices}: torch sees only {torch.cuda.device_count()} CUDA devices here")
+    several = int(devices) * config.num_nodes > 1
+    return Fabric(
+        accelerator=accelerator,
+        devices=int(devices),
+        num_nodes=config.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision=config.precision,
+    )
+
+
+def _prepare_on_demand(config: TrainConfig, say: Callable[[str], None]) -> None:
+    """Make text and tokenizer by the ``prepare`` section where they are missing."""
+    wanted, data_dir = config.prepare, config.data_dir()
+    if not wanted.source or config.tokenizer_dir is None:
+        return
+    if any((data_dir / "train").glob("*.txt")) and (config.tokenizer_dir / "tokenizer.json").is_file():
+        return
+    prepare(
+        PrepareConfig(
+            source=wanted.source,
+            data_dir=data_dir,
+            tokenizer=wanted.tokenizer,
+            vocab_size=wanted.vocab_size,
+            tokenizer_dir=config.tokenizer_dir,
+            max_documents=wanted.max_documents,
+        ),
+        say,
+    )
+
+
+def _largest_id(tokenizer: Tokenizer) -> int:
+    if tokenizer.backend == "huggingface":
+        return max(tokenizer.processor.get_vocab(with_added_tokens=True).values())
+    return int(tokenizer.vocab_size) - 1
