@@ -5,7 +5,7 @@ import math
 import litgpt
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from litgpt import Config
 from litgpt.generate.base import generate
 from litgpt.utils import chunked_cross_entropy

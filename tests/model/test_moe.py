@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from litgpt import Config
 from litgpt.model import LLaMAMLP, LLaMAMoE
 

@@ -16,6 +16,7 @@ import numpy as np
 TOKENS, DOCUMENTS, STORE = "tokens.bin", "documents.bin", "store.json"
 OWN_FILES = frozenset((TOKENS, DOCUMENTS, STORE))
 COUNTS = ("n_documents", "n_tokens", "n_bytes", "eos_id", "vocab_size")
+FILE_KEYS = ("name", "size", "mtime_ns", "seen_ns", "sha256")
 
 _RACY_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) step by two seconds
 
@@ -96,7 +97,8 @@ def read_record(directory: Path) -> tuple[dict[str, Any] | None, str]:
             DOCUMENTS: (record["n_documents"] + 1) * 8,
         }
         complete = all(key in record for key in (*COUNTS, "fingerprint", "made_from", "files"))
-        complete = complete and record["n_documents"] > 0
+        complete = complete and record["n_documents"] > 0 and isinstance(record["made_from"], dict)
+        complete = complete and all(key in entry for entry in record["files"] for key in FILE_KEYS)
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:

@@ -6,7 +6,7 @@ Letters: T tokens, C tokens of one chunk, D model width, V vocabulary.
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from litgpt import Config, Tokenizer
 from litgpt.data import DataModule
+from litgpt.model import GroupedTopkRouter
 from torch import Tensor
 
 from litmoe.classes import find_class, make
@@ -143,6 +144,10 @@ def set_up(config: TrainConfig) -> Run:
             "optimizer.init_args.lr"
         )
     wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
+    for module in gpt.modules():
+        if isinstance(module, GroupedTopkRouter):
+            # bf16-true made it bf16, in which steps of 0.001 are lost as soon as the bias passes 0.25.
+            module.e_score_correction_bias = module.e_score_correction_bias.float()
     return Run(
         config=config,
         fabric=fabric,

@@ -225,8 +225,8 @@ def _refuse_non_finite(run: Run, figures: StepFigures) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise LitMoEError(
-                f"the {name} of step {run.state.step + 1} is {value}: resume from the last checkpoint with a lower "
-                "learning rate or a longer warm-up"
+                f"the {name} of step {run.state.step + 1} is {value}: resume from the last checkpoint "
+                "with a lower learning rate or a longer warm-up"
             )
 
 
