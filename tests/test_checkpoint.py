@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,152 @@ def test_a_killed_save_leaves_no_partial_checkpoint(tmp_path: Path) -> None:
         checkpoint.verify(folder)
     checkpoint.clean(tmp_path)
     assert not list(tmp_path.glob(".*"))
+
+
+# Dying, or being refused, at every single file operation
+
+OPERATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "open"}
+at_operation: Callable[[str], None] | None = None
+
+
+def _audit(event: str, _: object) -> None:
+    if at_operation is not None and event in OPERATIONS:
+        at_operation(event)
+
+
+sys.addaudithook(_audit)  # Python calls it before each of them; there is no way to take it off again
+
+
+def dies_at(number: int, task: Callable[[], None]) -> bool:
+    """Run a task in a process that is gone right before its ``number``-th file operation; False: it had fewer."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    count = 0
+
+    def die(_: str) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os._exit(9)
+
+    global at_operation
+    at_operation = die
+    try:
+        task()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+def scenario(name: str, out_dir: Path) -> tuple[Callable[[], None], dict[str, set[int | None]]]:
+    """A task, and for every folder the steps that it may hold after a death and a clean; None: not there."""
+    for step in (1, 2):
+        checkpoint.save(checkpoint.step_folder(out_dir, step), contents(step))
+    checkpoint.save(out_dir / "final", contents(2))
+    tasks: dict[str, Callable[[], None]] = {
+        "save": lambda: checkpoint.save(checkpoint.step_folder(out_dir, 3), contents(3)),
+        "replace": lambda: checkpoint.save(out_dir / "final", contents(3)),
+        "copy": lambda: checkpoint.copy(out_dir / "final", checkpoint.step_folder(out_dir, 3)),
+        "remove": lambda: checkpoint.remove(checkpoint.step_folder(out_dir, 1)),
+        "clean": lambda: checkpoint.clean(out_dir),
+    }
+    allowed: dict[str, set[int | None]] = {"step-00000001": {1}, "step-00000002": {2}, "final": {2}}
+    changed: dict[str, tuple[str, set[int | None]]] = {
+        "save": ("step-00000003", {3, None}),
+        "replace": ("final", {2, 3}),
+        "copy": ("step-00000003", {2, None}),
+        "remove": ("step-00000001", {1, None}),
+        "clean": ("final", {2, 3}),
+    }
+    folder, steps = changed[name]
+    if name == "clean":  # after a death in the instant between the two names
+        (out_dir / "final").rename(out_dir / ".final.tmp-11-old")
+        checkpoint.save(out_dir / "next", contents(3))
+        (out_dir / "next").rename(out_dir / ".final.tmp-11")
+    return tasks[name], allowed | {folder: steps}
+
+
+@needs_fork
+@pytest.mark.parametrize("name", ["save", "replace", "copy", "remove", "clean"])
+def test_a_death_at_any_operation_loses_nothing(tmp_path: Path, name: str) -> None:
+    """And a second one while that is put in order neither; what has a final name is whole at any time."""
+    died = 0
+    for number in range(1, 200):
+        out_dir = tmp_path / str(number)
+        task, allowed = scenario(name, out_dir)
+        for path in out_dir.glob("*/manifest.json"):
+            checkpoint.verify(path.parent)
+        if not dies_at(number, task):
+            break
+        died += 1
+        for path in out_dir.glob("[!.]*/manifest.json"):
+            checkpoint.verify(path.parent)
+        dies_at(number % 7 + 1, lambda out_dir=out_dir: checkpoint.clean(out_dir))  # type: ignore[misc]
+        checkpoint.clean(out_dir)
+        assert {path.name for path in out_dir.iterdir()} <= set(allowed)
+        for folder, steps in allowed.items():
+            found = checkpoint.verify(out_dir / folder)["step"] if (out_dir / folder).exists() else None
+            assert found in steps, (number, folder)
+    assert died >= 5
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_refused_rename_keeps_the_old_one(tmp_path: Path, refused: int) -> None:
+    """As on Windows, where a file that somebody reads keeps its folder from being renamed."""
+    checkpoint.save(tmp_path / "final", contents(1))
+    count = 0
+
+    def refuse(event: str) -> None:
+        nonlocal count
+        count += event == "os.rename"
+        if event == "os.rename" and count == refused:
+            raise PermissionError(13, "somebody reads it")
+
+    global at_operation
+    at_operation = refuse
+    try:
+        with pytest.raises(LitMoEError, match="could not be written: somebody reads it"):
+            checkpoint.save(tmp_path / "final", contents(2))
+    finally:
+        at_operation = None
+    assert checkpoint.verify(tmp_path / "final")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_cleaning_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    for name in ("a.tmp-1", ".notes.tmp-1", ".final.tmp-x", "step-00000001", "step-00000002"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lit_model.pth").write_text("mine")  # LitGPT's step folders have no manifest
+    (tmp_path / "step-00000002" / "manifest.removed.json").write_text("[]")
+    (tmp_path / ".final.tmp-12").mkdir()
+    (tmp_path / ".final.tmp-12" / "lit_model.pth").write_text("half a checkpoint")
+    before = {path.name for path in tmp_path.iterdir()}
+    checkpoint.clean(tmp_path)
+    assert before - {path.name for path in tmp_path.iterdir()} == {".final.tmp-12"}
+    checkpoint.clean(tmp_path / "nowhere")
+
+
+def test_removing_takes_only_the_checkpoints_files(tmp_path: Path) -> None:
+    folder = checkpoint.step_folder(tmp_path, 1)
+    checkpoint.save(folder, contents(1))
+    (folder / "note.txt").write_text("mine")
+    checkpoint.remove(folder)
+    assert [path.name for path in folder.iterdir()] == ["note.txt"]
+    with pytest.raises(LitMoEError, match="not a checkpoint"):
+        checkpoint.remove(folder)
+
+
+def test_the_validation_loss_is_in_the_manifest(tmp_path: Path) -> None:
+    for step, loss in ((1, 2.5), (2, None), (3, float("nan"))):
+        folder = checkpoint.step_folder(tmp_path, step)
+        checkpoint.save(folder, dataclasses.replace(contents(step), val_loss=loss))
+    assert checkpoint.verify(checkpoint.step_folder(tmp_path, 1))["val_loss"] == 2.5
+    assert [(s.step, s.val_loss) for s in checkpoint.step_checkpoints(tmp_path)] == [
+        (1, 2.5),
+        (2, None),
+        (3, None),
+    ]

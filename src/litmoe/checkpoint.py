@@ -5,12 +5,19 @@ A checkpoint is a folder with LitGPT's files (``lit_model.pth``, ``model_config.
 ``manifest.json``, which holds the size and SHA-256 of every other file and is written last. All of it is built in
 a temporary folder beside its final name, flushed to the disk, and renamed: at no instant is there a partial
 checkpoint under a final name. A folder without a valid manifest is not a checkpoint.
+
+Python has no call that exchanges two folders in one go. A checkpoint that replaces one of the same name (`final`)
+is therefore for an instant only under its temporary name, whole and on the disk, and so is the one it replaces:
+`clean` puts the newer one in place where a process was killed right then.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +43,18 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
 )
 
+FINAL = "final"
+
 _FORMAT = 1
 _TEMPORARY = ".tmp-"
+_LEFT_OVER = re.compile(rf"\.({FINAL}|step-\d{{8,}}){re.escape(_TEMPORARY)}\d+(-old)?")
+_REMOVED = "manifest.removed.json"  # what the manifest is called while the files are being removed
 
 StateDict = dict[str, Tensor]
+
+
+class DiskFullError(LitMoEError):
+    """A checkpoint was not written because there is not enough room for it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,17 @@ class Contents:
     model_config: dict[str, Any]
     settings: dict[str, Any]
     tokenizer_dir: Path | None
+    val_loss: float | None = None
+    """Measured at this very step, in nats per token; None where it was not."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A step checkpoint of a run that lies on the disk."""
+
+    step: int
+    val_loss: float | None
+    folder: Path
 
 
 def step_folder(out_dir: Path, step: int) -> Path:
@@ -62,8 +88,11 @@ def save(folder: Path, contents: Contents) -> None:
     """Write a checkpoint under its final name, replacing an older one of that name.
 
     Raises:
-        LitMoEError: the disk is full or the folder cannot be written; nothing is left behind.
+        DiskFullError: there is not enough room for it, which is mostly found out before anything is written.
+        LitMoEError: the folder cannot be written. In either case nothing is left behind, and an older
+            checkpoint of that name is as it was.
     """
+    require_space(folder, contents)
     with _built_beside(folder) as building:
         torch.save(contents.model, building / MODEL)
         torch.save(contents.trainer, building / TRAINER_STATE)
@@ -74,21 +103,80 @@ def save(folder: Path, contents: Contents) -> None:
             for name in TOKENIZER_FILES:
                 if (contents.tokenizer_dir / name).is_file():
                     shutil.copyfile(contents.tokenizer_dir / name, building / name)
-        _write_manifest(building, contents.step)
+        _write_manifest(building, contents)
 
 
 def copy(source: Path, folder: Path) -> None:
     """The same checkpoint under a second name, by hard links where the file system has them.
 
+    What else lies in the source's folder stays there.
+
     Raises:
-        LitMoEError: the folder cannot be written.
+        DiskFullError: it takes a real copy, and there is not enough room for it.
+        LitMoEError: the source is no checkpoint, or the folder cannot be written.
     """
+    names = [*verify(source, contents=False)["files"], MANIFEST]
     with _built_beside(folder) as building:
-        for path in source.iterdir():
+        for name in names:
             try:
-                os.link(path, building / path.name)
+                os.link(source / name, building / name)
             except OSError:  # no hard links here (FAT, some network drives): a real copy
-                shutil.copyfile(path, building / path.name)
+                shutil.copyfile(source / name, building / name)
+
+
+def size_in_bytes(contents: Contents) -> int:
+    """About the size of the checkpoint's files: its tensors, and a generous 1 KB for the name of each."""
+    tensors = list(tensors_in([contents.model, contents.trainer]))
+    files = [contents.tokenizer_dir / name for name in TOKENIZER_FILES] if contents.tokenizer_dir else []
+    tokenizer = sum(path.stat().st_size for path in files if path.is_file())
+    # torch.save writes memory that several tensors share once, and all of it.
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
+    return sum(storages.values()) + 1024 * len(tensors) + tokenizer + 32 * 1024
+
+
+def require_space(folder: Path, contents: Contents) -> None:
+    """Refuse to begin a checkpoint that the disk has no room for.
+
+    Raises:
+        DiskFullError: says how much is needed and free, and what to do.
+    """
+    needed, free = size_in_bytes(contents), free_bytes(folder)
+    if free is not None and free < needed:
+        raise DiskFullError(
+            f"{folder}: not written, it needs {readable(needed)} and the disk has {readable(free)} free: "
+            f"free some, or keep fewer checkpoints with --checkpoint.keep_last; {_GO_ON}"
+        )
+
+
+_GO_ON = "--resume auto goes on from the newest checkpoint"
+
+
+def free_bytes(path: Path) -> int | None:
+    """What the disk under a path, which need not exist yet, has free; None where it does not say."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+def readable(n_bytes: int) -> str:
+    """A number of bytes for people, in powers of ten, as disks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes / 1e3:.3g} kB"
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples, in their order."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(item)
 
 
 def verify(folder: Path, contents: bool = True) -> dict[str, Any]:
@@ -178,9 +266,55 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return state
 
 
+def step_checkpoints(out_dir: Path) -> list[Saved]:
+    """The step checkpoints of a run's folder whose files are all there, by step. ``final`` is not among them."""
+    found = []
+    for path in sorted(out_dir.glob(f"step-*/{MANIFEST}")):
+        try:
+            manifest = verify(path.parent, contents=False)
+            if path.parent == step_folder(out_dir, int(manifest["step"])):
+                found.append(Saved(manifest["step"], _loss_or_none(manifest.get("val_loss")), path.parent))
+        except LitMoEError:
+            continue  # damaged or another's: not for us to count, nor to remove
+    return sorted(found, key=lambda saved: saved.step)
+
+
+def remove(folder: Path) -> None:
+    """Take a checkpoint away: first its manifest, in one go, then the files that the manifest names.
+
+    So there is no instant with half a checkpoint. What else lies in the folder stays, and the folder with it.
+
+    Raises:
+        LitMoEError: it is not a checkpoint, or the disk refuses; `clean` finishes what was begun.
+    """
+    verify(folder, contents=False)
+    try:
+        (folder / MANIFEST).replace(folder / _REMOVED)
+        _flush(folder)
+        _finish_removal(folder)
+    except OSError as error:
+        raise LitMoEError(f"{folder}: could not be removed: {_reason(error)}") from error
+
+
 def clean(out_dir: Path) -> None:
-    """Remove what a killed run was just writing."""
-    for path in out_dir.glob(f".*{_TEMPORARY}*"):
+    """Bring a run's folder in order after a kill: finish removals, drop what was being written.
+
+    A whole checkpoint that only lacked its final name, and has no other there, gets it.
+    Folders that are not of our making are left alone.
+    """
+    for marker in out_dir.glob(f"step-*/{_REMOVED}"):
+        with contextlib.suppress(OSError):
+            _finish_removal(marker.parent)
+    for folder in out_dir.glob("step-*"):
+        with contextlib.suppress(OSError):  # not empty, as a rule; the last thing that a removal does
+            folder.rmdir()
+    left_over = [path for path in out_dir.glob(f".*{_TEMPORARY}*") if _LEFT_OVER.fullmatch(path.name)]
+    for path in sorted(left_over, key=lambda path: path.name.endswith("-old")):  # the newer ones first
+        folder = path.with_name(path.name[1:].partition(_TEMPORARY)[0])
+        if not folder.exists():
+            with contextlib.suppress(LitMoEError, OSError):
+                verify(path)
+                _rename(path, folder)
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -196,27 +330,78 @@ def _built_beside(folder: Path) -> Iterator[Path]:
             _flush(path)
         _flush(building)
         if folder.exists():
-            replaced = folder.with_name(f".{folder.name}{_TEMPORARY}{os.getpid()}-old")
+            replaced = folder.with_name(f"{building.name}-old")
             shutil.rmtree(replaced, ignore_errors=True)
-            folder.rename(replaced)
-            building.rename(folder)
+            _rename(folder, replaced)
+            try:
+                _rename(building, folder)
+            except OSError:
+                _rename(replaced, folder)
+                raise
+            _flush(folder.parent)  # the old one is needed until the new name is on the disk
             shutil.rmtree(replaced, ignore_errors=True)
         else:
-            building.rename(folder)
+            _rename(building, folder)
         _flush(folder.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise LitMoEError(f"{folder}: checkpoint could not be written: {_reason(error)}") from error
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else _disk_error(building) or error
+        if isinstance(cause, OSError) and cause.errno in _DISK_IS_FULL:
+            raise DiskFullError(f"{folder}: not written, {_reason(cause)}: free some; {_GO_ON}") from error
+        raise LitMoEError(f"{folder}: checkpoint could not be written: {_reason(cause)}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_manifest(folder: Path, step: int) -> None:
+_DISK_IS_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def _disk_error(building: Path) -> OSError | None:
+    """What the disk has against more data; torch says of any trouble only that its file's length is wrong."""
+    try:
+        with (building / "probe").open("wb") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def _rename(folder: Path, to: Path) -> None:
+    """Rename a folder; on Windows try again while a virus scanner or a reader has a file in it open."""
+    for seconds in (0.1, 0.3, 1.0, 3.0) if os.name == "nt" else ():
+        with contextlib.suppress(PermissionError):
+            folder.rename(to)
+            return
+        time.sleep(seconds)
+    folder.rename(to)
+
+
+def _finish_removal(folder: Path) -> None:
+    """Remove the files that a marked folder's manifest names, the mark, and the folder if it is empty then."""
+    try:
+        names = list(json.loads((folder / _REMOVED).read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError):
+        return  # not of our writing
+    for name in names:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+    (folder / _REMOVED).unlink()
+    with contextlib.suppress(OSError):  # something else lies there
+        folder.rmdir()
+
+
+def _loss_or_none(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _write_manifest(folder: Path, contents: Contents) -> None:
     files = {
         path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())
     }
     manifest = {
         "format": _FORMAT,
-        "step": step,
+        "step": contents.step,
+        "val_loss": _loss_or_none(contents.val_loss),
         "created": time.time(),
         "torch": torch.__version__,
         "files": files,

@@ -19,7 +19,7 @@ def find_class(spec: ClassSpec, section: str, default_module: str, base: type) -
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module raises while it is imported, or importlib for an odd name
         raise LitMoEError(f"{section}.class_path {path}: {one_line(error)}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -43,5 +43,9 @@ def make(cls: type, *args: Any, section: str, **kwargs: Any) -> Any:
     """
     try:
         return cls(*args, **kwargs)
-    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
+    except LitMoEError:
+        raise
+    except (
+        Exception
+    ) as error:  # a class refuses in its own way: TypeError, IndexError, ZeroDivisionError, ...
         raise LitMoEError(f"{section}: {cls.__name__} refused its arguments: {one_line(error)}") from error

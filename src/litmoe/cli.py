@@ -13,6 +13,8 @@ from litmoe import __version__
 from litmoe.config import EvaluateConfig, GenerateConfig, PrepareConfig, as_plain
 from litmoe.config_files import load_train_config, parse
 from litmoe.errors import LitMoEError
+from litmoe.interop.commands import export_command, import_command, wandb_dataset_command
+from litmoe.training.verify_resume import verify_resume_command
 
 Command = Callable[[Sequence[str], str], None]
 
@@ -47,8 +49,17 @@ def prepare_command(words: Sequence[str], program: str) -> None:
     """Make text shards, tokenizer and token stores from a source of text."""
     config = parse(PrepareConfig, words, {}, program)
     from litmoe.data.prepare import prepare
+    from litmoe.interop.wandb_artifacts import check_upload, upload_dataset, upload_wanted
 
+    upload = upload_wanted(config.log_to_wandb)
+    artifact = config.wandb_artifact or f"dataset-{config.data_dir.resolve().name}"
+    if config.wandb_artifact and not upload:
+        raise LitMoEError("--wandb_artifact has no effect without --log-to-wandb")
+    if upload:
+        check_upload(artifact)
     prepare(config)
+    if upload:
+        upload_dataset(config.data_dir, config.tokenizer_dir, artifact)
 
 
 def generate_command(words: Sequence[str], program: str) -> None:
@@ -62,6 +73,24 @@ def generate_command(words: Sequence[str], program: str) -> None:
 def evaluate_command(words: Sequence[str], program: str) -> None:
     """Measure a trained model on a whole validation text."""
     config = parse(EvaluateConfig, words, {}, program)
+    if config.tasks:
+        from litmoe.inference.loading import find_checkpoint
+        from litmoe.interop.lm_eval import evaluate_tasks
+
+        if config.data is not None:
+            raise LitMoEError("--data has no effect with --tasks: a task brings its own text")
+        evaluate_tasks(
+            find_checkpoint(config.checkpoint, print),
+            config.tasks,
+            num_fewshot=config.num_fewshot,
+            limit=config.limit,
+            batch_size=config.batch_size,
+            accelerator=config.accelerator,
+            json_file=config.json,
+        )
+        return
+    if config.num_fewshot is not None or config.limit is not None:
+        raise LitMoEError("--num_fewshot and --limit have no effect without --tasks")
     from litmoe.inference.evaluate import evaluate
 
     evaluate(config)
@@ -72,16 +101,23 @@ COMMANDS: dict[str, Command] = {
     "train": train_command,
     "generate": generate_command,
     "evaluate": evaluate_command,
+    "export": export_command,
+    "import": import_command,
+    "wandb-dataset": wandb_dataset_command,
+    "verify-resume": verify_resume_command,
 }
 
 
 def run(command: Command, words: Sequence[str], program: str) -> int:
-    """Run one command; returns its exit code: 0 done, 2 a mistake that was explained, 130 interrupted."""
+    """Run one command; returns its exit code.
+
+    0: done. 2: a mistake, explained in one line. 130, 143: ended by Ctrl-C or SIGTERM, with the state saved.
+    """
     try:
         command(words, program)
     except LitMoEError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
     except argparse.ArgumentError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
@@ -103,7 +139,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name:<{width}}  {command.__doc__}" for name, command in COMMANDS.items())
+    listing = "\n".join(
+        f"  {name:<{width}}  {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()
+    )
     usage = (
         f"usage: litmoe COMMAND [options]\n\n{listing}\n\n`litmoe COMMAND --help` lists a command's options."
     )

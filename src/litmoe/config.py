@@ -122,6 +122,37 @@ class ScheduleArgs:
 
 
 @dataclass
+class CheckpointArgs:
+    """How checkpoints are written and which are kept. The newest valid one is always kept."""
+
+    asynchronous: bool = True
+    """Write in the background, from a copy in host memory (weights and optimizer state, once)."""
+    keep_last: int | None = None
+    """Keep this many of the newest step checkpoints; null: all."""
+    keep_best: bool = True
+    """Keep the one with the lowest validation loss too; it is written where it can be."""
+    keep_every: int | None = None
+    """Keep those whose step is a multiple of this too; null: none for that reason."""
+    on_full_disk: Literal["stop", "continue"] = "stop"
+    """``continue``: train on without that checkpoint, and say so."""
+
+
+@dataclass
+class FaultArgs:
+    """What a run does when something goes wrong."""
+
+    on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """When a loss or gradient is not finite: ``stop`` before the update; ``skip`` the update; or skip, and after
+    ``non_finite_limit`` in a row ``rollback`` to the last checkpoint and leave out the data that led there."""
+    non_finite_limit: int = 3
+    """Bad steps in a row before ``rollback`` rolls back, or ``skip`` stops."""
+    spike_factor: float | None = None
+    """Treat a loss above this multiple of the mean of the last 50 as not finite; null: never."""
+    on_oom: Literal["stop", "shrink"] = "stop"
+    """When memory runs out: ``stop``, or ``shrink``: halve the micro-batch, keep the global batch, and go on."""
+
+
+@dataclass
 class SampleArgs:
     """Texts that the model writes while it trains."""
 
@@ -166,6 +197,10 @@ class PrepareConfig:
     """Field of .jsonl, .json and .parquet that holds the text."""
     seed: int = 0
     """Seed of the built-in sample corpus."""
+    log_to_wandb: bool = False
+    """Upload what was prepared to Weights & Biases; ``WANDB_LOG_DATASET=1`` says the same."""
+    wandb_artifact: str | None = None
+    """The Artifact's name; null: ``dataset-`` and the data folder's name."""
     force: bool = False
     """Replace text and tokenizer that an earlier call wrote with other settings."""
     progress: bool = True
@@ -220,6 +255,8 @@ class TrainConfig:
     moe: MoEArgs = field(default_factory=MoEArgs)
     schedule: ScheduleArgs = field(default_factory=ScheduleArgs)
     sample: SampleArgs = field(default_factory=SampleArgs)
+    checkpoint: CheckpointArgs = field(default_factory=CheckpointArgs)
+    faults: FaultArgs = field(default_factory=FaultArgs)
     prepare: PrepareOnDemand = field(default_factory=PrepareOnDemand)
     devices: int | str = "auto"
     """How many devices per node; ``auto``: all GPUs, or the one CPU."""
@@ -231,6 +268,13 @@ class TrainConfig:
     """The tokenizer's folder."""
     logger_name: Literal["csv", "tensorboard", "wandb", "mlflow"] = "csv"
     """Where metrics go besides ``metrics.csv``."""
+    wandb_dataset: str | None = None
+    """Train on this data set of Weights & Biases: ``entity/project/name:alias``, or ``project/name:alias`` with
+    ``WANDB_ENTITY``. It brings its tokenizer."""
+    wandb_artifacts_dir: Path = Path("data/wandb_artifacts")
+    """Where a data set of Weights & Biases is downloaded to, once."""
+    wandb_checkpoints: bool = False
+    """With the ``wandb`` logger: upload checkpoints too, with the aliases ``latest`` and ``best``."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""
     progress: bool = False
@@ -277,6 +321,12 @@ class EvaluateConfig:
     """Tokens per window; null: as in training."""
     batch_size: int = 8
     """Windows at one time."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of lm-eval instead of a text (needs the extra ``eval``)."""
+    num_fewshot: int | None = None
+    """Examples before each question of a task; null: the task's own number."""
+    limit: int | None = None
+    """Questions per task; null: all."""
     json: Path | None = None
     """Also write the figures to this file."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -31,6 +31,10 @@ def check(config: TrainConfig) -> None:
         "sample.interval": sample.interval,
         "sample.max_new_tokens": sample.max_new_tokens,
         "sample.top_k": sample.top_k,
+        "checkpoint.keep_last": config.checkpoint.keep_last,
+        "checkpoint.keep_every": config.checkpoint.keep_every,
+        "faults.non_finite_limit": config.faults.non_finite_limit,
+        "faults.spike_factor": config.faults.spike_factor,
         "num_nodes": config.num_nodes,
     }
     for name, value in positive.items():
@@ -91,12 +95,18 @@ def _check_effect(config: TrainConfig) -> None:
     }
     if config.logger_name != "wandb":
         idle |= {f"log.{name}": not_wandb for name in ("project", "run", "group")}
+        idle["wandb_checkpoints"] = not_wandb
     if moe.balance != "switch":
         idle["moe.switch_coefficient"] = f"moe.balance is {moe.balance}; it needs moe.balance: switch"
     if moe.balance != "bias":
         idle["moe.bias_update_speed"] = f"moe.balance is {moe.balance}; it needs moe.balance: bias"
     if schedule.name != "wsd":
         idle["schedule.decay_fraction"] = f"schedule.name is {schedule.name}; it needs schedule.name: wsd"
+    if config.faults.on_non_finite == "stop":
+        idle["faults.non_finite_limit"] = "faults.on_non_finite is stop; it needs skip or rollback"
+    if config.checkpoint.keep_last is None:
+        keeps_all = "checkpoint.keep_last is null, which keeps all"
+        idle |= {"checkpoint.keep_every": keeps_all, "checkpoint.keep_best": keeps_all}
     if config.model_config is not None and config.model_name is not None:
         idle["model_name"] = "model_config is given too, and decides; remove one of them"
     defaults = TrainConfig()

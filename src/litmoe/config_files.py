@@ -8,7 +8,7 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,18 @@ Config = TypeVar("Config")
 Settings = dict[str, Any]
 
 
+MAX_VALUES = 100_000
+"""More values in one YAML file are aliases that repeat each other ("billion laughs"), not settings."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's numbers: ``1e-3`` is one, as in LitGPT; YAML 1.1 took it for a word."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys (``<<: *name``) copy what they name, and may do so again and again."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise yaml.YAMLError(f"merge keys that make more than {MAX_VALUES:,} values")
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -81,7 +91,19 @@ def read_yaml(path: Path) -> Settings:
         raise LitMoEError(f"{path}: not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise LitMoEError(f"{path}: expected settings as `key: value` lines")
+    if _too_many_values(content):
+        raise LitMoEError(f"{path}: its aliases (*name) repeat each other more than {MAX_VALUES:,} times")
     return content
+
+
+def _too_many_values(content: Settings) -> bool:
+    """Whether a walk over all values is long, or endless: an alias may stand in what it names."""
+    count, rest = 0, [content]
+    while rest and count <= MAX_VALUES:
+        value: Any = rest.pop()
+        count += 1
+        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return count > MAX_VALUES
 
 
 def train_settings(path: Path) -> Settings:
@@ -178,7 +200,7 @@ def check_keys(settings: Mapping[str, Any], kind: type, where: str, prefix: str 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """``; did you mean X?`` or the list of what there is, to end a message with."""
-    known = list(known)
+    word, known = str(word), list(known)  # YAML's keys may be numbers
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not close and "." not in word:  # the end of a dotted name, written without its section
         close = [name for name in known if difflib.get_close_matches(word, [name.split(".")[-1]], cutoff=0.7)]
@@ -222,6 +244,7 @@ def parse(
         # A whole section given at once would hide the sections' own keys from the checks, hence both steps.
         options_given = list(as_options(kind, words))
         settings = merge([settings, _chosen_classes(options_given)])
+        _refuse_null(_leaves(settings, kind), kind)
         parser.set_defaults(_leaves(parser.parse_object(settings).as_dict(), kind))
         namespace = parser.parse_args(options_given)
         return kind(**vars(parser.instantiate_classes(namespace)))
@@ -237,7 +260,7 @@ def as_options(kind: type, words: Sequence[str]) -> Iterable[str]:
     both data paths of the data module; ``--optimizer NAME`` is its class.
     """
     hints = {name: hint for name, hint, _ in options(kind)}
-    short = {f.name: f"train.{f.name}" for f in fields(TrainArgs)} if kind is TrainConfig else {}
+    short = _SHORT if kind is TrainConfig else {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -265,6 +288,12 @@ def as_options(kind: type, words: Sequence[str]) -> Iterable[str]:
         if not values:
             yield f"--{name}"
         yield from values[1:]
+
+
+_SHORT = {f.name: f"train.{f.name}" for f in fields(TrainArgs)} | {
+    "on_oom": "faults.on_oom",
+    "initial_checkpoint": "initial_checkpoint_dir",
+}
 
 
 def options(kind: type, prefix: str = "") -> Iterable[tuple[str, Any, Any]]:
@@ -298,6 +327,27 @@ def _leaves(settings: Mapping[str, Any], kind: type, prefix: str = "") -> Settin
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _refuse_null(flat: Settings, kind: type) -> None:
+    """Null only where the type or the default allows it: jsonargparse takes it anywhere from a file."""
+    for name, hint, default in ((name, hint, _default(kind, name)) for name, hint, _ in options(kind)):
+        if (
+            flat.get(name, default) is None
+            and default is not None
+            and type(None) not in typing.get_args(hint)
+        ):
+            raise LitMoEError(f"{name}: expected a value, got null")
+
+
+def _default(kind: type, dotted: str) -> Any:
+    """What a setting is when nobody sets it; ``...`` where that is made anew each time, or must be given."""
+    name, _, rest = dotted.partition(".")
+    found = next(f for f in fields(kind) if f.name == name)
+    section = _dataclass_in(typing.get_type_hints(kind)[name])
+    if rest and section is not None:
+        return _default(section, rest)
+    return ... if found.default is MISSING else found.default
 
 
 def _chosen_classes(options_given: Sequence[str]) -> Settings:

@@ -7,3 +7,14 @@ class LitMoEError(Exception):
     A command prints the message without a traceback and exits with code 2. A broken
     invariant of the program itself is an ``AssertionError`` instead, and keeps its traceback.
     """
+
+
+class RunInterrupted(LitMoEError):  # noqa: N818 - nothing went wrong
+    """A run that was asked to end, and has saved its state.
+
+    ``exit_code`` is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from litmoe.data import story_words as words
-from litmoe.data.stories import PLOTS, SAMPLE_STORIES, Teller, a, stories, story
+from litmoe.data.stories import PLOTS, SAMPLE_STORIES, stories, story, words
+from litmoe.data.stories.teller import Teller, a
 
 FIRST_HUNDRED = "99fcbbdd34b9fe1f475f26ce2e02acbee2623de423ee1d94e0507184a603fb43"
 

@@ -18,6 +18,8 @@ OWN_FILES = frozenset((TOKENS, DOCUMENTS, STORE))
 COUNTS = ("n_documents", "n_tokens", "n_bytes", "eos_id", "vocab_size")
 FILE_KEYS = ("name", "size", "mtime_ns", "seen_ns", "sha256")
 
+DTYPES = ("<u2", "<u4")
+
 _RACY_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) step by two seconds
 
 
@@ -92,17 +94,19 @@ def read_record(directory: Path) -> tuple[dict[str, Any] | None, str]:
         return None, f"it has no {STORE}"
     try:
         record = json.loads((directory / STORE).read_text(encoding="utf-8"))
-        expected = {
-            TOKENS: record["n_tokens"] * np.dtype(record["dtype"]).itemsize,
-            DOCUMENTS: (record["n_documents"] + 1) * 8,
-        }
-        complete = all(key in record for key in (*COUNTS, "fingerprint", "made_from", "files"))
+        complete = all(type(record[key]) is int and record[key] >= 0 for key in COUNTS)
+        complete = complete and record["dtype"] in DTYPES and isinstance(record["fingerprint"], str)
+        complete = complete and "made_from" in record and isinstance(record["files"], list)
         complete = complete and record["n_documents"] > 0 and isinstance(record["made_from"], dict)
         complete = complete and all(key in entry for entry in record["files"] for key in FILE_KEYS)
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:
         return None, f"{STORE} is damaged"
+    expected = {
+        TOKENS: record["n_tokens"] * np.dtype(record["dtype"]).itemsize,
+        DOCUMENTS: (record["n_documents"] + 1) * 8,
+    }
     for name, size in expected.items():
         path = directory / name
         if not path.is_file():

@@ -9,6 +9,7 @@ therefore puts end-of-text before it in all three libraries: the model is told t
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def train_tokenizer(
         vocab_size=vocab_size,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=progress,
+        show_progress=progress and sys.stdout.isatty(),  # elsewhere it prints empty lines
     )
     tokenizer.train_from_iterator(capped(), trainer)
     if not used:

@@ -6,7 +6,7 @@ spawned.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Windows:
 
 def training_batches(
     windows: Windows, *, seed: int, start: int, batch_size: int, rank: int, world_size: int, num_workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's micro-batches from sample ``start`` on, without end.
 
     All ranks together read the samples in order: micro-batch ``j`` of rank ``r`` holds the ``batch_size`` samples

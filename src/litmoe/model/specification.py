@@ -71,11 +71,10 @@ def with_correction_bias(config: Config) -> Config:
 
 
 def _check(config: Config, where: str) -> None:
-    sizes = {
-        name: getattr(config, name) for name in ("block_size", "n_layer", "n_embd", "n_head", "vocab_size")
-    }
-    for name, value in sizes.items():
-        if value <= 0:
+    sizes = ["block_size", "n_layer", "n_embd", "n_head", "vocab_size", "padded_vocab_size", "head_size"]
+    for name in (*sizes, "n_query_groups", "intermediate_size", "moe_intermediate_size"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
             raise LitMoEError(f"{where}: {name} must be greater than 0, got {value}")
     if config.mlp_class_name != "LLaMAMoE":
         default = Config()

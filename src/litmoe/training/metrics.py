@@ -14,6 +14,7 @@ from torch import Tensor
 
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError
+from litmoe.interop.wandb_artifacts import project_name
 from litmoe.model.routing import switch_loss
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ BASE_COLUMNS = (
     "grad_norm",
     "flops_per_second",
     "mfu",
+    "skipped_steps",
+    "rollbacks",
 )
 MOE_COLUMNS = ("switch_loss", "z_loss", "load_max_over_mean", "router_entropy", "dead_experts")
 
@@ -89,6 +92,8 @@ def row_of(run: "Run", figures: StepFigures, learning_rate: float) -> Row:
         "time": round(state.seconds, 3),
         "iter_tokens": run.plan.tokens_per_step,
         "total_tokens": state.tokens,
+        "skipped_steps": state.skipped_steps,
+        "rollbacks": state.rollbacks,
     }
     if n_windows is not None:
         row["epoch"] = round(state.samples / n_windows, 6)
@@ -130,29 +135,50 @@ class MetricsFile:
         """
         self.path = path
         self.names = list(names)
-        rows = self._rows_up_to(resume_step) if resume_step is not None and path.is_file() else []
+        self._last_step = 0
+        self._open(resume_step)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row; where the run has gone back, the rows from that step on are dropped first.
+
+        Raises:
+            LitMoEError: the disk is full, or the folder has gone.
+        """
+        if row["step"] <= self._last_step:
+            self.close()
+            self._open(row["step"] - 1)
+        self._last_step = row["step"]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.tmp")
+            self._writer.writerow(row)
+            self._file.flush()
+            os.fsync(
+                self._file.fileno()
+            )  # a few milliseconds at most; a crash of the machine then loses no row
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self, up_to: int | None) -> None:
+        """Rewrite the file with the rows up to a step, none of them for None, and open it for more."""
+        rows = self._rows_up_to(up_to) if up_to is not None and self.path.is_file() else []
+        beside = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.names, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
-            beside.replace(path)
-            self._file = path.open("a", newline="", encoding="utf-8")
+            beside.replace(self.path)
+            self._file = self.path.open("a", newline="", encoding="utf-8")
         except OSError as error:
-            raise LitMoEError(
-                f"{path}: cannot be written ({error.strerror}): choose another --out-dir"
-            ) from error
+            raise self._unwritable(error) from error
         self._writer = csv.DictWriter(self._file, self.names)
+        self._last_step = int(rows[-1]["step"]) if rows else 0
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow(row)
-        self._file.flush()
-        os.fsync(self._file.fileno())  # a few milliseconds at most; a crash of the machine then loses no row
-
-    def close(self) -> None:
-        self._file.close()
+    def _unwritable(self, error: OSError) -> LitMoEError:
+        return LitMoEError(f"{self.path}: cannot be written ({error.strerror}): choose another --out-dir")
 
     def _rows_up_to(self, step: int) -> list[dict[str, str]]:
         with self.path.open(newline="", encoding="utf-8") as file:
@@ -171,6 +197,8 @@ def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
     from litgpt.utils import choose_logger
 
     log_args = {key: value for key, value in as_plain(config.log).items() if value is not None}
+    if config.logger_name == "wandb":
+        log_args.setdefault("project", project_name())
     try:
         return choose_logger(config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args)
     except ModuleNotFoundError as error:

@@ -1,52 +1,89 @@
 """From a run to a checkpoint and back: what is saved, what may be continued, and what must be equal for that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from lightning.fabric import Fabric
 
 from litmoe import checkpoint
-from litmoe.config import as_plain
+from litmoe.config import TrainConfig, as_plain
+from litmoe.config_files import read_yaml
 from litmoe.errors import LitMoEError
 from litmoe.training.run import Run, State
 
+Change = dict[str, Any]
+"""A setting that was changed when a run was continued: ``step``, ``setting`` (dotted), ``old`` and ``new``."""
 
-def save(run: Run, folder: Path) -> None:
-    """Write a checkpoint of the run as it stands; all processes wait until it is on the disk.
+# Where a run is and how it is shown is not how it trains; of the model its identity tells.
+_NOT_TRAINING = ("resume", "out_dir", "initial_checkpoint_dir", "progress", "model_config", "model_name")
+
+Result = TypeVar("Result")
+
+
+def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = None) -> checkpoint.Contents:
+    """What a checkpoint of the run as it stands holds. Its tensors are the run's own, not copies.
+
+    Args:
+        run: the run.
+        changes: what was changed in its settings on the way, as `load` returns it.
+        val_loss: of the model as it stands; None where that was not measured.
+    """
+    return checkpoint.Contents(
+        step=run.state.step,
+        model=run.gpt.state_dict(),
+        trainer={
+            "optimizer": run.optimizer.state_dict(),
+            "state": dict(vars(run.state)),
+            "identity": run.identity(),
+            "rng": _rng_states(),
+            "precision": run.fabric.strategy.precision.state_dict(),  # of 16-mixed: the scale of the loss
+            "changes": list(changes),
+        },
+        model_config=asdict(run.model_config),
+        settings=as_plain(run.config),
+        tokenizer_dir=run.config.tokenizer_dir,
+        val_loss=val_loss,
+    )
+
+
+def on_first_process(fabric: Fabric, task: Callable[[], Result]) -> Result:
+    """What a task comes to that only the first process does; all of them call, wait, and share its outcome.
+
+    So all of them stop together where it fails, instead of waiting for a process that is gone.
 
     Raises:
-        LitMoEError: it could not be written.
+        LitMoEError: the task did, on the first process; everywhere.
     """
-    if run.fabric.is_global_zero:
-        checkpoint.save(
-            folder,
-            checkpoint.Contents(
-                step=run.state.step,
-                model=run.gpt.state_dict(),
-                trainer={
-                    "optimizer": run.optimizer.state_dict(),
-                    "state": dict(vars(run.state)),
-                    "identity": run.identity(),
-                    "rng": _rng_states(),
-                },
-                model_config=asdict(run.model_config),
-                settings=as_plain(run.config),
-                tokenizer_dir=run.config.tokenizer_dir,
-            ),
-        )
-    run.fabric.barrier()
+    if fabric.world_size == 1:
+        return task()
+    result, error = None, None
+    if fabric.is_global_zero:
+        try:
+            result = task()
+        except LitMoEError as raised:
+            error = raised
+    result, message = fabric.broadcast((result, str(error) if error else None))
+    if message is not None:
+        raise error or LitMoEError(message)
+    return result
 
 
 def checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
-    """The checkpoint that the configuration asks to continue from.
+    """The checkpoint that the configuration asks to continue from, after the folder is brought in order.
 
     Raises:
         LitMoEError: the one asked for is not there or damaged; or the folder holds another run's checkpoints
             that a new run would write over.
     """
+    return on_first_process(run.fabric, lambda: _checkpoint_to_resume(run, say))
+
+
+def _checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
     resume, out_dir = run.config.resume, run.config.out_dir
+    checkpoint.clean(out_dir)
     if isinstance(resume, Path):
         checkpoint.verify(resume)
         return resume
@@ -63,8 +100,12 @@ def checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
     return found
 
 
-def load(run: Run, folder: Path) -> None:
+def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) -> list[Change]:
     """Put a run into the state of a checkpoint.
+
+    Returns:
+        The settings that were changed on the run's way, the changes from this checkpoint to now among them,
+        which ``say`` gets in one line.
 
     Raises:
         LitMoEError: damaged, or of a run that differs in what may not differ: lists the differences.
@@ -84,11 +125,35 @@ def load(run: Run, folder: Path) -> None:
             "set them back, or choose another --out-dir for a new run"
         )
     load_weights(run, folder)
+    now = [dict(group) for group in run.optimizer.param_groups]
     run.optimizer.load_state_dict(optimizer_state)
+    if trainer.get("precision"):
+        run.fabric.strategy.precision.load_state_dict(trainer["precision"])
     run.state = saved_state
     if run.state.load_LE is not None:
         run.state.load_LE = run.state.load_LE.to(run.fabric.device)
     _set_rng_states(rng)
+    changes = changed_settings(read_yaml(folder / checkpoint.SETTINGS), run.config)
+    _apply_to_optimizer(run, changes, now)
+    if changes:
+        texts = [f"{name} {_text(old)} -> {_text(new)}" for name, old, new in changes]
+        say(f"continues with changed settings: {', '.join(texts)}")
+    step = run.state.step
+    new = [{"step": step, "setting": name, "old": old, "new": new} for name, old, new in changes]
+    return [*trainer.get("changes", []), *new]
+
+
+def changed_settings(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, Any]]:
+    """The settings that differ between a checkpoint's and a run's, as (dotted name, old, new).
+
+    A setting that the checkpoint does not have, being older, had its default. An argument of a class that one of
+    the two does not give is None there: its default is the class's own.
+    """
+    old, now = (dict(_flat(settings)) for settings in (saved, as_plain(config)))
+    default = {name: value for name, value in _flat(as_plain(TrainConfig())) if ".init_args." not in name}
+    names = [name for name in {**now, **old} if name.partition(".")[0] not in _NOT_TRAINING]
+    values = [(name, old.get(name, default.get(name)), now.get(name)) for name in names]
+    return [(name, before, after) for name, before, after in values if before != after]
 
 
 def load_weights(run: Run, folder: Path) -> None:
@@ -117,6 +182,28 @@ def _differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
                 f"the {key} is another one" if is_hash else f"{key}: {old} in the checkpoint, {new} now"
             )
     return found
+
+
+def _apply_to_optimizer(run: Run, changes: list[tuple[str, Any, Any]], now: list[dict[str, Any]]) -> None:
+    """Give the optimizer its changed arguments, in place of those that came with its state."""
+    for name, _, _ in changes:
+        argument = name.removeprefix("optimizer.init_args.")
+        for group, own in zip(run.optimizer.param_groups, now, strict=True):
+            if argument != name and argument in own:
+                group[argument] = own[argument]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings under dotted names."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _rng_states() -> dict[str, Any]:

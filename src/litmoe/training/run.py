@@ -1,6 +1,6 @@
 """Everything a run needs, brought together and checked before any weight is allocated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from litmoe.classes import find_class, make
 from litmoe.config import PrepareConfig, TrainConfig
-from litmoe.config_checks import check
 from litmoe.data.prepare import prepare
 from litmoe.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from litmoe.data.windows import Batch
 from litmoe.errors import LitMoEError
+from litmoe.interop.wandb_artifacts import Dataset, check_reference, fetch_dataset, point_to
+from litmoe.interop.wandb_run import model_artifact_name
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.model.objective import Objective
@@ -47,6 +49,16 @@ class State:
     """Of the last validation."""
     best_val_loss: float | None = None
     """The lowest so far."""
+    skipped_steps: int = 0
+    """Steps whose update was left out."""
+    bad_in_a_row: int = 0
+    """Steps left out just now, one after another."""
+    rollbacks: int = 0
+    """Times that the run went back to a checkpoint."""
+    rolled_back_to: int | None = None
+    """The step it last went back to."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the last steps, where spikes are looked for."""
 
 
 @dataclass
@@ -66,7 +78,26 @@ class Run:
     optimizer: Any
     """The optimizer as Fabric wrapped it."""
     peak_lr: float
+    dataset: Dataset | None = None
+    """The data set of Weights & Biases that the run trains on, where it is one."""
     state: State = field(default_factory=State)
+    _data: Generator[Batch, None, None] | None = None
+
+    def data(self) -> Iterator[Batch]:
+        """This device's micro-batches from the present position on."""
+        if self._data is None:
+            self._data = self.batches.training(self.state.samples)
+        return self._data
+
+    def restart_data(self) -> None:
+        """Read anew from the present position: it, or the micro-batch, has changed."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._data is not None:
+            self._data.close()
+            self._data = None
 
     @property
     def accumulation(self) -> int:
@@ -88,13 +119,14 @@ class Run:
         }
 
 
-def set_up(config: TrainConfig) -> Run:
+def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
     """Check everything, in the order of what it costs, then build model and optimizer.
+
+    ``say`` gets what is done otherwise than the configuration has it.
 
     Raises:
         LitMoEError: what cannot work, where, and what to do.
     """
-    check(config)
     model_config = _model_config(config)
     seq_length = config.train.max_seq_length or model_config.block_size
     if seq_length > model_config.block_size:
@@ -105,10 +137,12 @@ def set_up(config: TrainConfig) -> Run:
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
         raise LitMoEError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
     data_class = find_class(config.data, "data", "litgpt.data", DataModule)
-    init_args = {k: Path(v) if k.endswith("_path") and v else v for k, v in config.data.init_args.items()}
-    module = make(data_class, section="data", **init_args)
+    if config.wandb_dataset is not None:
+        check_reference(config.wandb_dataset)
+    if config.wandb_checkpoints:
+        model_artifact_name(model_config.name)
 
-    fabric = _fabric(config)
+    fabric = _fabric(config, say)
     fabric.launch()
     per_step = config.train.micro_batch_size * fabric.world_size
     if config.train.global_batch_size % per_step:
@@ -117,6 +151,13 @@ def set_up(config: TrainConfig) -> Run:
             f"{per_step} = train.micro_batch_size {config.train.micro_batch_size} x {fabric.world_size} devices"
         )
     fabric.seed_everything(config.seed, verbose=False)
+    dataset = None
+    if config.wandb_dataset is not None:
+        with fabric.rank_zero_first():
+            dataset = fetch_dataset(config.wandb_dataset, config.wandb_artifacts_dir, fabric.print)
+        point_to(config, dataset)
+    init_args = {k: Path(v) if k.endswith("_path") and v else v for k, v in config.data.init_args.items()}
+    module = make(data_class, section="data", **init_args)
     with fabric.rank_zero_first():
         _prepare_on_demand(config, fabric.print)
     tokenizer = load_tokenizer(config.tokenizer_dir) if config.tokenizer_dir is not None else None
@@ -160,6 +201,7 @@ def set_up(config: TrainConfig) -> Run:
         objective=wrapped,
         optimizer=wrapped_optimizer,
         peak_lr=peak_lr,
+        dataset=dataset,
     )
 
 
@@ -174,8 +216,8 @@ def _model_config(config: TrainConfig) -> Config:
     return model_config
 
 
-def _fabric(config: TrainConfig) -> Fabric:
-    """Fabric for the chosen devices; fills in the precision where the configuration leaves it open."""
+def _fabric(config: TrainConfig, say: Callable[[str], None]) -> Fabric:
+    """Fabric for the chosen devices; settles the precision in the configuration."""
     accelerator = config.accelerator
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise LitMoEError("accelerator cuda: torch sees no CUDA device here: use --accelerator cpu")
@@ -186,6 +228,14 @@ def _fabric(config: TrainConfig) -> Fabric:
         config.precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
     if config.precision == "16-mixed" and not on_cuda:
         raise LitMoEError("precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not on_cuda)
+    if config.precision == "bf16-mixed" and on_cpu and not _cpu_has_bf16():
+        # Without instructions for it torch multiplies bf16 matrices element by element: MoE-200M took minutes
+        # for a micro-batch of 64 tokens.
+        say(
+            "precision bf16-mixed: this CPU has no instructions for bf16; 32-true is used instead, which is faster"
+        )
+        config.precision = "32-true"
     devices = config.devices
     if devices == "auto":
         devices = torch.cuda.device_count() if on_cuda else 1
@@ -199,6 +249,11 @@ def _fabric(config: TrainConfig) -> Fabric:
         strategy="ddp" if several else "auto",
         precision=config.precision,
     )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether oneDNN, which multiplies torch's matrices on a CPU, has bf16 kernels here."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _prepare_on_demand(config: TrainConfig, say: Callable[[str], None]) -> None:

@@ -2,29 +2,31 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.config import TrainConfig, as_plain
-from litmoe.data.windows import Batch
+from litmoe.config import TrainConfig
+from litmoe.config_checks import check
 from litmoe.errors import LitMoEError
 from litmoe.model.flops import flops_per_token
-from litmoe.model.moe import MoE
-from litmoe.model.routing import update_correction_bias
 from litmoe.training import resume
 from litmoe.training.announce import announce
-from litmoe.training.metrics import MetricsFile, Row, StepFigures, columns, make_logger, row_of
+from litmoe.training.faults import is_out_of_memory, leave_out, make_room, problem_of, roll_back
+from litmoe.training.interruption import Interruption
+from litmoe.training.metrics import StepFigures, row_of
+from litmoe.training.out_dir import is_first_process, locked
 from litmoe.training.progress import Progress
+from litmoe.training.recorder import Recorder
 from litmoe.training.run import Run, set_up
 from litmoe.training.samples import sample_texts
+from litmoe.training.saving import CheckpointWriter, warn_if_disk_small
 from litmoe.training.schedule import learning_rate
+from litmoe.training.step import gradients, update
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,49 @@ def train(config: TrainConfig) -> TrainResult:
     """Pretrain a model from a configuration, or continue a run.
 
     Raises:
+        RunInterrupted: a signal asked for the end; the state is saved, and ``resume: auto`` goes on.
         LitMoEError: settings, data or checkpoint that cannot work, a full disk, or a loss that is not finite.
     """
-    run = set_up(config)
-    fabric = run.fabric
-    if fabric.is_global_zero:
-        checkpoint.clean(config.out_dir)
-    resume_from = resume.checkpoint_to_resume(run, say=fabric.print)
+    check(config)
+    with locked(config.out_dir), Interruption() as interruption:
+        run = set_up(config, say=print if is_first_process() else lambda _: None)
+        try:
+            return _train(run, interruption)
+        finally:
+            run.close()
+
+
+def _train(run: Run, interruption: Interruption) -> TrainResult:
+    config, say = run.config, run.fabric.print
+    resume_from = resume.checkpoint_to_resume(run, say)
+    changes: list[resume.Change] = []
     if resume_from is not None:
-        resume.load(run, resume_from)
+        changes = resume.load(run, resume_from, say)
     elif config.initial_checkpoint_dir is not None:
         resume.load_weights(run, config.initial_checkpoint_dir)
-    if fabric.is_global_zero:
+    if run.fabric.is_global_zero:
         announce(run, resume_from)
-    first_step = run.state.step
-    if first_step >= run.plan.steps:
-        fabric.print(
-            f"nothing left to train: the run is complete at step {first_step}; "
+    warn_if_disk_small(run, say)
+    if run.state.step >= run.plan.steps:
+        say(
+            f"nothing left to train: the run is complete at step {run.state.step}; "
             "raise --max-tokens to go on, or choose another --out-dir for a new run"
         )
-    _record(run, resume_from is not None)
-    folder = resume_from
-    if folder is None or run.state.step > first_step:
-        folder = _save_final(run)
+        assert resume_from is not None
+        return _finish(run, resume_from)
+    recorder = Recorder(run, resumed=resume_from is not None)
+    progress = Progress(run.plan.steps, run.state.step, config.progress, quiet=not run.fabric.is_global_zero)
+    status = "failed"
+    try:
+        with CheckpointWriter(run.fabric, config, progress.say, resume_from, changes) as writer:
+            val_loss = _fit(run, progress, recorder, writer, interruption)
+            progress.close()
+            folder = writer.save_final(run, val_loss)
+            recorder.checkpoint(folder, val_loss)
+        status = "success"
+    finally:
+        progress.close()
+        recorder.close(status)
     return _finish(run, folder)
 
 
@@ -92,142 +114,107 @@ def validate(run: Run) -> float:
     return run.state.val_loss
 
 
-def _record(run: Run, resumed: bool) -> None:
-    """Train to the end, and write down the figures."""
-    config = run.config
-    if not run.fabric.is_global_zero:
-        for _ in _fit(run, Progress(run.plan.steps, run.state.step, show_bar=False, quiet=True)):
-            pass
-        return
-    n_moe = sum(isinstance(module, MoE) for module in run.gpt.modules())
-    logger = make_logger(config, name=f"pretrain-{run.model_config.name}", resume=resumed)
-    if logger is not None:
-        logger.log_hyperparams(as_plain(config))
-    metrics = MetricsFile(
-        config.out_dir / "metrics.csv",
-        columns(n_moe, run.model_config.n_expert),
-        resume_step=run.state.step if resumed else None,
-    )
-    progress = Progress(run.plan.steps, run.state.step, config.progress)
-    status = "failed"
-    try:
-        for row in _fit(run, progress):
-            metrics.write(row)
-            if logger is not None:
-                logger.log_metrics(row, step=int(row["step"]))
-        status = "success"
-    finally:
-        progress.close()
-        metrics.close()
-        if logger is not None:
-            logger.finalize(status)
+def _fit(
+    run: Run, progress: Progress, recorder: Recorder, writer: CheckpointWriter, interruption: Interruption
+) -> float | None:
+    """All steps that are left; returns the validation loss after the last one, where it was measured.
 
+    A step with a checkpoint is always logged, and before the checkpoint is written, so that the metrics are never
+    behind what a run resumes from.
 
-def _fit(run: Run, progress: Progress) -> Iterator[Row]:
-    """All steps that are left; yields the row of every step that is logged, before its checkpoint is written.
-
-    A step with a checkpoint is always logged, so that the metrics are never behind what a run resumes from.
+    Raises:
+        RunInterrupted: a signal asked for the end, and the state is saved.
     """
-    config, state, plan = run.config, run.state, run.plan
+    config, plan = run.config, run.plan
     per_token = flops_per_token(run.model_config, run.seq_length)
     peak_flops = _peak_flops(run)
     started = time.perf_counter()
     step_seconds: list[float] = []
-    if config.eval.initial_validation and state.step == 0:
+    if config.eval.initial_validation and run.state.step == 0:
         progress.say(f"validation before the first step: loss {validate(run):.4f}")
-    with closing(run.batches.training(state.samples)) as batches:  # type: ignore[type-var]
-        while state.step < plan.steps:
-            step_started = time.perf_counter()
-            lr = learning_rate(state.step, run.peak_lr, config.train.min_lr, plan, config.schedule)
-            figures = _step(run, batches, lr)
-            state.step += 1
-            state.samples += config.train.global_batch_size
-            state.tokens += plan.tokens_per_step
-            state.train_loss = figures.train_loss
-            step_seconds.append(time.perf_counter() - step_started)
-            state.seconds += step_seconds[-1]
-            out_of_time = (
-                config.train.max_time is not None and time.perf_counter() - started > config.train.max_time
+    while True:
+        step_started = time.perf_counter()
+        figures, lr = _step(run, writer, progress.say)
+        state = run.state
+        step_seconds.append(time.perf_counter() - step_started)
+        state.seconds += step_seconds[-1]
+        max_time = config.train.max_time
+        out_of_time = _anywhere(run, max_time is not None and time.perf_counter() - started > max_time)
+        interrupted = _anywhere(run, interruption.signal is not None)
+        last = state.step == plan.steps or out_of_time
+
+        row = row_of(run, figures, lr)
+        row["tokens_per_second"] = plan.tokens_per_step * len(step_seconds) / sum(step_seconds)
+        row["flops_per_second"] = row["tokens_per_second"] * per_token
+        if peak_flops:
+            row["mfu"] = row["flops_per_second"] / peak_flops
+        if state.step % config.eval.interval == 0 or (last and config.eval.final_validation):
+            row["val_loss"] = validate(run)
+            if (bits := _bits_per_byte(run)) is not None:
+                row["val_bits_per_byte"] = bits
+        interval = config.train.save_interval
+        # After a bad step the weights may be what is bad: nothing is saved, and no end made, before a good one.
+        good = state.bad_in_a_row == 0
+        save_due = good and (interrupted or (interval is not None and state.step % interval == 0))
+        logged = last or save_due or "val_loss" in row or state.step % config.train.log_interval == 0
+        progress.step(state.step, row, sum(step_seconds) / len(step_seconds), logged)
+        if logged:
+            step_seconds = []
+            recorder.row(row)
+        if last and not good:
+            raise LitMoEError(
+                f"the run ends with a bad step {state.step}, and its weights are not saved: raise --max-tokens "
+                "a little and resume from the last checkpoint"
             )
-            last = state.step == plan.steps or _anywhere(run, out_of_time)
-
-            row = row_of(run, figures, lr)
-            row["tokens_per_second"] = plan.tokens_per_step * len(step_seconds) / sum(step_seconds)
-            row["flops_per_second"] = row["tokens_per_second"] * per_token
-            if peak_flops:
-                row["mfu"] = row["flops_per_second"] / peak_flops
-            if state.step % config.eval.interval == 0 or (last and config.eval.final_validation):
-                row["val_loss"] = validate(run)
-                if (bits := _bits_per_byte(run)) is not None:
-                    row["val_bits_per_byte"] = bits
-            save_due = (
-                bool(config.train.save_interval) and state.step % (config.train.save_interval or 1) == 0
-            )
-            logged = last or save_due or "val_loss" in row or state.step % config.train.log_interval == 0
-            progress.step(state.step, row, sum(step_seconds) / len(step_seconds), logged)
-            if logged:
-                step_seconds = []
-                yield row
-            if config.sample.interval and state.step % config.sample.interval == 0 and not last:
-                for text in sample_texts(run, 1):
-                    progress.say(f"--- step {state.step} writes ---\n{text}\n---")
-            if last:
-                return
-            if save_due:
-                folder = checkpoint.step_folder(config.out_dir, state.step)
-                resume.save(run, folder)
-                progress.say(f"saved {folder}")
+        if last:
+            return row.get("val_loss")
+        writer.poll()
+        if save_due:
+            folder = checkpoint.step_folder(config.out_dir, state.step)
+            writer.save(run, folder, row.get("val_loss"))
+            if interrupted or config.wandb_checkpoints:
+                writer.wait()
+                recorder.checkpoint(folder, row.get("val_loss"))
+            if interrupted:
+                raise interruption.end(state.step, folder)
+        if config.sample.interval and state.step % config.sample.interval == 0:
+            texts = sample_texts(run, 1)
+            recorder.texts(texts)
+            for text in texts:
+                progress.say(f"--- step {state.step} writes ---\n{text}\n---")
 
 
-def _step(run: Run, batches: Iterator[Batch], lr: float) -> StepFigures:
-    """One update from one global batch.
+def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tuple[StepFigures, float]:
+    """One step done, or left out for a reason that was said; its figures and its learning rate.
 
     Raises:
-        LitMoEError: the loss is not finite; weights and optimizer are still those of the step before.
+        LitMoEError: the step cannot be done, and the configuration has no other way.
     """
-    fabric, accumulation = run.fabric, run.accumulation
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    sums: list[Tensor] = []
-    for number in range(accumulation):
-        inputs_BT, targets_BT = next(batches)
-        # Only the last micro-batch exchanges gradients between devices.
-        with fabric.no_backward_sync(run.objective, enabled=number < accumulation - 1):
-            losses = run.objective(inputs_BT, targets_BT, run.state.load_LE)
-            fabric.backward(losses.total / accumulation)
-        sums = [a + b for a, b in zip(sums, losses[1:], strict=True)] if sums else list(losses[1:])
-    figures = StepFigures.over_all(fabric, sums, accumulation)
-    max_norm = run.config.train.max_norm
-    if max_norm is not None:
-        norm = fabric.clip_gradients(
-            run.objective, run.optimizer, max_norm=max_norm, error_if_nonfinite=False
-        )
-        figures.grad_norm = float(norm)
-    _refuse_non_finite(run, figures)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.state.load_LE = figures.counts_LE
-    if run.config.moe.balance == "bias":
-        layers = (module for module in run.gpt.modules() if isinstance(module, MoE))
-        for moe, counts_E in zip(layers, figures.counts_LE, strict=True):
-            update_correction_bias(
-                moe.gate.e_score_correction_bias, counts_E, run.config.moe.bias_update_speed
-            )
-    return figures
-
-
-def _refuse_non_finite(run: Run, figures: StepFigures) -> None:
-    """Stop before an update that would spoil the weights."""
-    values = {"loss": figures.train_loss}
-    # In 16-mixed an overflow of the scaled gradients is part of the method: that step is skipped.
-    if figures.grad_norm is not None and run.config.precision != "16-mixed":
-        values["gradient norm"] = figures.grad_norm
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise LitMoEError(
-                f"the {name} of step {run.state.step + 1} is {value}: resume from the last checkpoint "
-                "with a lower learning rate or a longer warm-up"
-            )
+    while True:
+        state = run.state
+        try:
+            figures = gradients(run, run.data())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            make_room(run, error, say)
+            run.restart_data()
+            continue
+        lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
+        problem = problem_of(run, figures)
+        if problem is None:
+            update(run, figures, lr)
+            state.bad_in_a_row = 0
+            state.train_loss = figures.train_loss
+        elif leave_out(run, problem, say):
+            writer.wait()  # the checkpoint to go back to may still be on its way
+            roll_back(run, problem, say)
+            run.restart_data()
+            continue
+        state.step += 1
+        state.samples += run.config.train.global_batch_size
+        state.tokens += run.plan.tokens_per_step
+        return figures, lr
 
 
 def _peak_flops(run: Run) -> float | None:
@@ -252,16 +239,6 @@ def _bits_per_byte(run: Run) -> float | None:
     if run.state.val_loss is None or not run.batches.bytes_per_token:
         return None
     return run.state.val_loss / math.log(2) / run.batches.bytes_per_token
-
-
-def _save_final(run: Run) -> Path:
-    """The checkpoint ``final``, and under the name of its step too where one is due."""
-    config, step = run.config, run.state.step
-    final = config.out_dir / "final"
-    resume.save(run, final)
-    if config.train.save_interval and step % config.train.save_interval == 0 and run.fabric.is_global_zero:
-        checkpoint.copy(final, checkpoint.step_folder(config.out_dir, step))
-    return final
 
 
 def _finish(run: Run, folder: Path) -> TrainResult:

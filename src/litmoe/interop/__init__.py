@@ -1,0 +1,1 @@
+"""At home in the ecosystem: Hugging Face, LitGPT, Weights & Biases, llama.cpp, lm-eval."""

@@ -1,0 +1,384 @@
+"""Checkpoints while a run trains: written in the background, as many kept as wanted, never over a full disk.
+
+A save copies everything to host memory, which holds training up for as long as the copy takes, and one thread
+writes it from there. At most one checkpoint is on its way at any time. Killed at any instant, a run therefore goes
+on from the last save but for the one that was being written: with a save interval above the time that writing
+takes, it loses less than two intervals; with `checkpoint.asynchronous: false` less than one.
+"""
+
+import copy
+import queue
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from litmoe import checkpoint
+from litmoe.checkpoint import DiskFullError, readable
+from litmoe.config import CheckpointArgs, TrainConfig
+from litmoe.errors import LitMoEError
+from litmoe.training import resume
+from litmoe.training.run import Run
+
+
+class CheckpointWriter:
+    """Saves a run, by the ``checkpoint`` section of its configuration.
+
+    Of several processes only the first writes, but all of them call `save`, `save_final` and `wait`, and come to
+    the same outcome. Leaving the context waits until all is on the disk.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        say: Callable[[str], None] = print,
+        resumed_from: Path | None = None,
+        changes: Sequence[resume.Change] = (),
+    ) -> None:
+        """
+        Args:
+            fabric: the run's.
+            config: the run's.
+            say: gets a line for every checkpoint written or left out, always on the calling thread.
+            resumed_from: a checkpoint that is not to be removed.
+            changes: of the settings on the run's way, for the checkpoints to carry.
+        """
+        self.fabric, self.out_dir, self.args = fabric, config.out_dir, config.checkpoint
+        self.save_interval = config.train.save_interval
+        self.say, self.resumed_from, self.changes = say, resumed_from, list(changes)
+        self._memory = HostMemory(pin=fabric.device.type == "cuda")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._on_its_way: Future[None] | None = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory that the copy of the last save takes, and keeps for the next."""
+        return self._memory.n_bytes
+
+    def save(self, run: Run, folder: Path, val_loss: float | None = None) -> None:
+        """Save the run as it stands at this call, whatever becomes of it afterwards.
+
+        Waits for the save before, if that is still being written.
+
+        Args:
+            run: the run.
+            folder: the checkpoint's.
+            val_loss: of the model as it stands; None where that was not measured.
+
+        Raises:
+            DiskFullError: there is not enough room, and the configuration says to stop.
+            LitMoEError: this or the save before it could not be written.
+        """
+        self.wait()
+        resume.on_first_process(self.fabric, lambda: self._save(run, folder, val_loss))
+
+    def save_final(self, run: Run, val_loss: float | None = None) -> Path:
+        """Write the checkpoint ``final``, and under the name of its step too where one is due.
+
+        A full disk stops here in any case: there is no later checkpoint to come.
+
+        Returns:
+            The folder of ``final``, which is then on the disk.
+
+        Raises:
+            LitMoEError: this or the save before it could not be written.
+        """
+        self.wait()
+        final = self.out_dir / checkpoint.FINAL
+        resume.on_first_process(self.fabric, lambda: self._save_final(run, final, val_loss))
+        return final
+
+    def poll(self) -> None:
+        """Say what has been written since; takes microseconds, for every step.
+
+        Raises:
+            LitMoEError: the last save could not be written. Of several processes the next `save` or `wait`
+                raises it, which all of them reach together.
+        """
+        if self._on_its_way is not None and self._on_its_way.done() and self.fabric.world_size == 1:
+            self._finish()
+        self._say_lines()
+
+    def wait(self) -> None:
+        """Wait until the last save is on the disk.
+
+        Raises:
+            LitMoEError: it could not be written.
+        """
+        resume.on_first_process(self.fabric, self._finish)
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.wait()
+            else:  # the other processes may not come here
+                try:
+                    self._finish()
+                except Exception as second:
+                    self.say(f"and the last checkpoint failed: {second}")
+        finally:
+            self._thread.shutdown()
+            self._memory.release()
+
+    def _save(self, run: Run, folder: Path, val_loss: float | None) -> None:
+        contents = resume.contents(run, self.changes, val_loss)
+        try:
+            checkpoint.require_space(folder, contents)
+            if self.args.asynchronous:
+                copied = self._memory.copy(contents)
+                self._on_its_way = self._thread.submit(self._write, folder, copied)
+            else:
+                self._write(folder, contents)
+        except DiskFullError as error:
+            self._leave_out(error)
+        except MemoryError as error:
+            self._memory.release()
+            self._lines.put(f"{error}: this checkpoint holds training up while it is written")
+            self._write(folder, contents)
+        self._say_lines()
+
+    def _write(self, folder: Path, contents: checkpoint.Contents) -> None:
+        """Write, and remove what need not be kept; on the thread or, synchronously, on the caller's."""
+        try:
+            checkpoint.save(folder, contents)
+        except DiskFullError as error:
+            self._leave_out(error)
+            return
+        self._lines.put(f"saved {folder}")
+        self._remove_expendable(contents.step)
+
+    def _save_final(self, run: Run, final: Path, val_loss: float | None) -> None:
+        step = run.state.step
+        self._memory.release()
+        checkpoint.save(final, resume.contents(run, self.changes, val_loss))
+        if self.save_interval and step % self.save_interval == 0:
+            try:
+                checkpoint.copy(final, checkpoint.step_folder(self.out_dir, step))
+            except DiskFullError as error:  # only where the file system has no hard links
+                self._leave_out(error)
+        self._remove_expendable(step)
+        self._say_lines()
+
+    def _leave_out(self, error: DiskFullError) -> None:
+        if self.args.on_full_disk == "stop":
+            raise error
+        self._lines.put(f"{error}; training goes on without this checkpoint")
+
+    def _remove_expendable(self, step: int) -> None:
+        saved = checkpoint.step_checkpoints(self.out_dir)
+        steps = expendable({one.step: one.val_loss for one in saved}, step, self.args)
+        for one in saved:
+            if one.step in steps and not _same(one.folder, self.resumed_from):
+                try:
+                    checkpoint.remove(one.folder)
+                except LitMoEError as error:  # no reason to stop: it is tried again after the next save
+                    self._lines.put(str(error))
+
+    def _finish(self) -> None:
+        """Wait for the thread, on the first process.
+
+        Raises:
+            LitMoEError: what it has come to.
+        """
+        pending, self._on_its_way = self._on_its_way, None
+        try:
+            if pending is not None:
+                pending.result()
+        finally:
+            self._say_lines()
+
+    def _say_lines(self) -> None:
+        while not self._lines.empty():
+            self.say(self._lines.get())
+
+
+class HostMemory:
+    """Copies of tensors in host memory, in buffers that the next copy uses again.
+
+    Memory that several tensors share (the experts of a layer, tied embeddings) is copied once and shared by the
+    copies, so that the file of a copy is the file of the original. On CUDA the buffers are page-locked: such a
+    copy runs at the bus's speed, and while it does the next one is queued.
+    """
+
+    def __init__(self, pin: bool) -> None:
+        self.pin = pin
+        self._buffers: list[Tensor] = []
+        self._pinned: set[int] = set()
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    def copy(self, contents: checkpoint.Contents) -> checkpoint.Contents:
+        """The same contents, independent of what becomes of the original.
+
+        Raises:
+            MemoryError: the host has too little memory for it.
+        """
+        both = [contents.model, contents.trainer]
+        storages = {
+            storage.data_ptr(): storage
+            for storage in (tensor.untyped_storage() for tensor in checkpoint.tensors_in(both))
+        }
+        copies: dict[int, torch.UntypedStorage] = {}
+        for number, (pointer, storage) in enumerate(storages.items()):
+            buffer = self._buffer(number, storage.nbytes())
+            source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+            buffer.copy_(source, non_blocking=self.pin)
+            copies[pointer] = buffer.untyped_storage()
+        if self.pin:
+            torch.cuda.current_stream().synchronize()
+        model, trainer = (_with_storages(tree, copies) for tree in both)
+        return replace(contents, model=model, trainer=trainer)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        for buffer in self._buffers:
+            self._unpin(buffer)
+        self._buffers = []
+
+    def _buffer(self, number: int, n_bytes: int) -> Tensor:
+        """The buffer of the ``number``-th piece of memory; the same one as last time if that was as large."""
+        if number < len(self._buffers) and self._buffers[number].nbytes == n_bytes:
+            return self._buffers[number]
+        for buffer in self._buffers[number:]:  # the rest has moved too: free it before there is more
+            self._unpin(buffer)
+        del self._buffers[number:]
+        try:
+            self._buffers.append(torch.empty(n_bytes, dtype=torch.uint8))
+        except (RuntimeError, MemoryError) as error:
+            size = readable(self.n_bytes + n_bytes)
+            raise MemoryError(f"no host memory for more than {size} of a checkpoint's copy") from error
+        self._pin(self._buffers[-1])
+        return self._buffers[-1]
+
+    def _pin(self, buffer: Tensor) -> None:
+        """Page-lock a buffer where it is: torch's own pinned memory comes in powers of two, up to twice as much.
+
+        Small buffers share pages, which can be locked only once, and gain nothing. A system that locks no more
+        (`ulimit -l`) leaves the buffer as it is: slower, and as good.
+        """
+        if self.pin and buffer.nbytes >= 1 << 20:
+            failed = int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
+            if not failed:
+                self._pinned.add(buffer.data_ptr())
+
+    def _unpin(self, buffer: Tensor) -> None:
+        if buffer.data_ptr() in self._pinned:
+            self._pinned.remove(buffer.data_ptr())
+            torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())
+
+
+def expendable(saved: Mapping[int, float | None], newest: int, keep: CheckpointArgs) -> set[int]:
+    """The steps whose checkpoints need not be kept.
+
+    Those of later steps than the newest are of another branch of the run, to which somebody went back: they are
+    not judged.
+
+    Args:
+        saved: steps and, where it was measured, their validation loss.
+        newest: the step that has just been saved; always kept.
+        keep: the rule.
+    """
+    if keep.keep_last is None:
+        return set()
+    steps = sorted(step for step in saved if step <= newest)
+    kept = {newest, *steps[max(0, len(steps) - keep.keep_last) :]}
+    if keep.keep_every:
+        kept |= {step for step in steps if step % keep.keep_every == 0}
+    losses = [(loss, step) for step in steps if (loss := saved[step]) is not None]
+    if keep.keep_best and losses:
+        kept.add(min(losses)[1])
+    return set(steps) - kept
+
+
+def checkpoints_to_come(run: Run) -> int:
+    """How many more checkpoints than now the rest of the run has on the disk at most, ``final`` among them."""
+    keep, interval = run.config.checkpoint, run.config.train.save_interval
+    first, last = run.state.step, run.plan.steps
+    due = last // interval - first // interval if interval else 0
+    # the last step's checkpoint is `final` under a second name, at no cost
+    final = int(not interval or last % interval != 0)
+    if keep.keep_last is None or not interval:
+        return due + final
+    there = len(checkpoint.step_checkpoints(run.config.out_dir))
+    marked = range(keep.keep_every, last + 1, keep.keep_every) if keep.keep_every else range(0)
+    kept = max(keep.keep_last, 1) + keep.keep_best + sum(step % interval == 0 for step in marked)
+    # one more while it is written: only then is another one removed
+    at_most = min(there + due, kept + 1)
+    return max(min(due, 1), at_most - there) + final
+
+
+def checkpoint_bytes(run: Run) -> int:
+    """About the size of one checkpoint of a run, before the first step too."""
+    size = checkpoint.size_in_bytes(resume.contents(run))
+    return size if run.optimizer.state else size + _optimizer_bytes(run)
+
+
+def host_bytes(run: Run) -> int:
+    """Host memory that asynchronous saves of a run take besides the run itself; 0 for synchronous ones."""
+    return checkpoint_bytes(run) if run.config.checkpoint.asynchronous else 0
+
+
+def warn_if_disk_small(run: Run, say: Callable[[str], None]) -> None:
+    """Say so, in one line, when the disk has less room than the checkpoints of the whole run will need."""
+    count, size = checkpoints_to_come(run), checkpoint_bytes(run)
+    free = checkpoint.free_bytes(run.config.out_dir)
+    if free is not None and free < count * size:
+        say(
+            f"the disk has {readable(free)} free, and this run's checkpoints will need {readable(count * size)} "
+            f"({count} of {readable(size)}): free some, or keep fewer with --checkpoint.keep_last"
+        )
+
+
+def _optimizer_bytes(run: Run) -> int:
+    """The size of the state that the optimizer will have, by a step without data, on the meta device."""
+    probe = copy.copy(run.optimizer.optimizer)
+    probe.state = defaultdict(dict)
+    probe.param_groups = []
+    for group in run.optimizer.param_groups:
+        parameters = [torch.empty_like(parameter, device="meta") for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        plain = {name: False for name in ("fused", "foreach", "capturable") if name in group}
+        probe.param_groups.append({**group, "params": parameters, **plain})
+    try:
+        probe.step()
+    except (
+        Exception
+    ):  # one that looks at values, as Adafactor does: as much as Adam's, which no usual one exceeds
+        return 2 * sum(p.nbytes for group in run.optimizer.param_groups for p in group["params"])
+    return sum(tensor.nbytes for tensor in checkpoint.tensors_in(dict(probe.state)))
+
+
+def _with_storages(tree: Any, storages: Mapping[int, torch.UntypedStorage]) -> Any:
+    """The same nest of dicts, lists and tuples, its tensors on other memory; the dicts keep their kind."""
+    if isinstance(tree, Tensor):
+        storage = storages[tree.untyped_storage().data_ptr()]
+        moved = torch.empty(0, dtype=tree.dtype)
+        return moved.set_(storage, tree.storage_offset(), tree.size(), tree.stride())
+    if isinstance(tree, dict):
+        copied = copy.copy(tree)  # a state dict is an OrderedDict with the versions of its modules
+        copied.update((key, _with_storages(value, storages)) for key, value in tree.items())
+        return copied
+    if isinstance(tree, list | tuple):
+        return type(tree)(_with_storages(value, storages) for value in tree)
+    return tree
+
+
+def _same(folder: Path, other: Path | None) -> bool:
+    return other is not None and folder.resolve() == other.resolve()

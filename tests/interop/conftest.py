@@ -1,0 +1,94 @@
+"""A trained checkpoint of a small Mixtral-like model, and checkpoints of other models with random weights."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from litmoe import checkpoint
+from litmoe.config import TrainConfig
+from litmoe.config_files import parse
+from litmoe.model.gpt import GPT
+from litmoe.model.init import initialize
+from litmoe.model.specification import load_model_config
+from litmoe.training.trainer import train
+
+MODEL: dict[str, Any] = {
+    "name": "MoE-test",
+    "block_size": 64,
+    "vocab_size": 512,
+    "padded_vocab_size": 520,
+    "n_layer": 2,
+    "n_embd": 32,
+    "n_head": 4,
+    "n_query_groups": 2,
+    "mlp_class_name": "LLaMAMoE",
+    "n_expert": 4,
+    "n_expert_per_token": 2,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 48,
+    "norm_class_name": "RMSNorm",
+    "bias": False,
+    "parallel_residual": False,
+    "rotary_percentage": 1.0,
+}
+
+
+@pytest.fixture(scope="session")
+def model_settings() -> dict[str, Any]:
+    return dict(MODEL)
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 40 steps: enough for its text to follow the corpus a little."""
+    settings = {
+        "model_config": MODEL,
+        "out_dir": str(tmp_path_factory.mktemp("trained") / "run"),
+        "precision": "32-true",
+        "accelerator": "cpu",
+        "tokenizer_dir": str(corpus / "tokenizer"),
+        "data": {
+            "class_path": "litmoe.data.TextFiles",
+            "init_args": {
+                "train_data_path": str(corpus / "train"),
+                "val_data_path": str(corpus / "val"),
+                "num_workers": 0,
+            },
+        },
+        "train": {"global_batch_size": 8, "micro_batch_size": 8, "max_steps": 40, "min_lr": 1e-4},
+        "eval": {"interval": 40, "max_iters": 4},
+        "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
+    }
+    return train(parse(TrainConfig, [], settings, "test")).checkpoint
+
+
+@pytest.fixture
+def make_checkpoint(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A checkpoint with random weights: the small model with other fields, in any dtype, tied or not."""
+
+    def make(dtype: torch.dtype = torch.float32, tied: bool = False, **fields: Any) -> Path:
+        config = load_model_config({**MODEL, **fields})
+        model = GPT(config)
+        initialize(model, seed=1)
+        model.to(dtype)
+        if tied:
+            model.lm_head.weight = model.transformer.wte.weight
+        folder = tmp_path / "made"
+        checkpoint.save(
+            folder,
+            checkpoint.Contents(
+                step=1,
+                model=model.state_dict(),
+                trainer={},
+                model_config=asdict(config),
+                settings={"train": {"tie_embeddings": tied}},
+                tokenizer_dir=corpus / "tokenizer",
+            ),
+        )
+        return folder
+
+    return make

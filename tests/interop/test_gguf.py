@@ -1,0 +1,81 @@
+"""Export to GGUF, judged by llama.cpp's Python binding."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from litmoe.cli import run
+from litmoe.errors import LitMoEError
+from litmoe.inference.loading import load_checkpoint
+from litmoe.interop.commands import export_command
+from litmoe.model.decode import decode, encode_prompt
+
+pytest.importorskip("gguf", reason="gguf is not installed (extra: gguf)")
+from litmoe.interop.gguf import export_gguf
+
+TEXTS = ["Once upon a time", "She found a red ball, didn't she?", " A  b\n\nc 123 naïve 😀!"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_llama_cpp_computes_our_logits(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Random weights, far from each other's logits: an error in any tensor would show."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    import numpy as np
+
+    folder = make_checkpoint(dtype, head_size=16, rope_base=20000, n_embd=64, norm_eps=1e-4)
+    export_gguf(folder, tmp_path / "model.gguf", lambda _: None)
+    exact = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}  # else a cache in fp16
+    theirs = llama_cpp.Llama(
+        str(tmp_path / "model.gguf"), n_ctx=64, logits_all=True, verbose=False, n_threads=1, **exact
+    )
+    ours = load_checkpoint(folder, "cpu")
+    model = ours.model.float()
+    for text in TEXTS:
+        ids = theirs.tokenize(text.encode())
+        assert ids == ours.tokenizer.encode(text).tolist()
+        theirs.reset()
+        theirs.eval(ids)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]))[0].numpy()
+        error = np.abs(theirs.scores[: len(ids)] - logits).max() / np.abs(logits).max()
+        # llama.cpp rounds activations to the weights' dtype where that is not fp32.
+        assert error < (1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_llama_cpp_writes_our_text(trained: Path, tmp_path: Path) -> None:
+    """Greedy, token for token."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    file = tmp_path / "model.gguf"
+    assert run(export_command, [str(trained), "--to", "gguf", str(file)], "litmoe export") == 0
+    theirs = llama_cpp.Llama(str(file), n_ctx=64, verbose=False, n_threads=1)
+    ours = load_checkpoint(trained, "cpu")
+    for prompt in TEXTS[:2]:
+        prompt_T = encode_prompt(ours.tokenizer, prompt)
+        expected = list(
+            decode(ours.model, prompt_T, max_new_tokens=30, end_id=ours.tokenizer.eos_id, temperature=0.0)
+        )
+        got = theirs.create_completion(prompt, max_tokens=30, temperature=0.0)["choices"][0]["text"]
+        assert got == ours.tokenizer.decode(torch.tensor(expected))
+
+
+def test_what_llama_cpp_does_not_have_is_refused(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, trained: Path
+) -> None:
+    with pytest.raises(LitMoEError, match=r"cannot be exported to GGUF.*rotary_percentage: 0\.5"):
+        export_gguf(make_checkpoint(rotary_percentage=0.5), tmp_path / "a.gguf", lambda _: None)
+    folder = make_checkpoint()
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    (folder / "manifest.json").unlink()  # a changed file is no checkpoint of ours any more
+    (folder / "tokenizer.json").write_text(text.replace('"use_regex": true', '"use_regex": false'))
+    with pytest.raises(LitMoEError, match="GPT-2's kind only"):
+        export_gguf(folder, tmp_path / "a.gguf", lambda _: None)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(LitMoEError, match="is not a GGUF file"):
+        export_gguf(trained, tmp_path / "notes.txt", lambda _: None)
+    with pytest.raises(LitMoEError, match="is a folder"):
+        export_gguf(trained, tmp_path, lambda _: None)
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "notes.txt"}

@@ -1,0 +1,326 @@
+"""Export to Transformers and import from it, judged by Transformers itself."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from litmoe import checkpoint
+from litmoe.cli import run
+from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
+from litmoe.errors import LitMoEError
+from litmoe.inference.evaluate import evaluate
+from litmoe.inference.generate import generate
+from litmoe.inference.loading import load_checkpoint
+from litmoe.interop.commands import export_command, import_command
+from litmoe.interop.huggingface import export_huggingface, import_huggingface
+from litmoe.training.trainer import train
+
+MakeCheckpoint = Callable[..., Path]
+
+transformers = pytest.importorskip("transformers", reason="Transformers judges these tests; not installed")
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = checkpoint.load_model(a), checkpoint.load_model(b)
+    return list(first) == list(second) and all(
+        torch.equal(first[n], second[n]) and first[n].dtype == second[n].dtype for n in first
+    )
+
+
+def load_theirs(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "hub"
+    lines: list[str] = []
+    difference = export_huggingface(trained, folder, lines.append)
+    assert difference is not None and difference < 1e-5
+    assert "compared with Transformers on 64 tokens of" in lines[0] and "/val/" in lines[0]
+    return folder
+
+
+def test_the_export_is_our_model(trained: Path, exported: Path, corpus: Path) -> None:
+    theirs = load_theirs(exported)
+    ours = load_checkpoint(trained, "cpu")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    text = next((corpus / "val").glob("*.txt")).read_text(encoding="utf-8")[:200]
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    assert torch.equal(ids[0], ours.tokenizer.encode(text).long())
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids[:, :64]).logits, ours.model(ids[:, :64]), rtol=1e-5, atol=1e-5)
+
+
+def test_transformers_writes_the_text_that_we_write(trained: Path, exported: Path) -> None:
+    theirs, tokenizer = load_theirs(exported), transformers.AutoTokenizer.from_pretrained(exported)
+    prompt = "Once upon a time"
+    ids = theirs.generate(**tokenizer(prompt, return_tensors="pt"), do_sample=False, max_new_tokens=30)
+    ours = generate(
+        GenerateConfig(
+            checkpoint=trained, prompt=prompt, temperature=0.0, max_new_tokens=30, accelerator="cpu"
+        ),
+        write=lambda _: None,
+    )
+    assert tokenizer.decode(ids[0], skip_special_tokens=True) == ours[0]
+
+
+def test_the_export_says_how_it_came_to_be(exported: Path) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    assert config["architectures"] == ["MixtralForCausalLM"] and config["vocab_size"] == 520
+    assert json.loads((exported / "generation_config.json").read_text())["eos_token_id"] == 0
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for fact in (
+        "| steps | 40 |",
+        "| tokens | 20,480 |",
+        "| optimizer | AdamW, learning rate 0.01 |",
+        "| validation loss |",
+    ):
+        assert fact in card
+
+
+def test_shards_have_an_index(trained: Path, tmp_path: Path) -> None:
+    export_huggingface(trained, tmp_path / "hub", lambda _: None, shard_bytes=60_000)
+    shards = sorted(path.name for path in (tmp_path / "hub").glob("*.safetensors"))
+    assert len(shards) > 2 and shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
+    load_theirs(tmp_path / "hub")
+    import_huggingface(tmp_path / "hub", tmp_path / "back", lambda _: None)
+    assert same_weights(trained, tmp_path / "back")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tied", [False, True])
+def test_there_and_back_is_exact(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: torch.dtype, tied: bool
+) -> None:
+    source = make_checkpoint(dtype, tied, head_size=16, rope_base=50000)
+    export_huggingface(source, tmp_path / "hub", lambda _: None)
+    assert load_theirs(tmp_path / "hub").dtype == dtype
+    import_huggingface(tmp_path / "hub", tmp_path / "back", lambda _: None)
+    assert same_weights(source, tmp_path / "back")
+    assert (source / "model_config.yaml").read_text() == (tmp_path / "back" / "model_config.yaml").read_text()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (source / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+
+
+def test_a_mixtral_that_transformers_wrote_comes_in(corpus: Path, tmp_path: Path) -> None:
+    """Made and saved by Transformers' own code, its tokenizer too."""
+    theirs = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=512,
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            num_local_experts=3,
+            max_position_embeddings=64,
+        )
+    ).eval()
+    theirs.save_pretrained(tmp_path / "hub")
+    transformers.AutoTokenizer.from_pretrained(corpus / "tokenizer").save_pretrained(tmp_path / "hub")
+    import_huggingface(tmp_path / "hub", tmp_path / "ours", lambda _: None)
+    checkpoint.verify(tmp_path / "ours")
+    ours = load_checkpoint(tmp_path / "ours", "cpu")
+    ids = torch.arange(1, 60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-6)
+    assert ours.tokenizer.decode(ours.tokenizer.encode("a red ball")) == "a red ball"
+
+
+def test_an_import_can_be_used(
+    exported: Path, make_config: Callable[..., TrainConfig], corpus: Path, tmp_path: Path
+) -> None:
+    """Generated from, evaluated, and trained on: with a fresh optimizer, from step 0."""
+    back = tmp_path / "back"
+    import_huggingface(exported, back, lambda _: None)
+    assert generate(GenerateConfig(back, max_new_tokens=5, accelerator="cpu"), write=lambda _: None)
+    loss = evaluate(EvaluateConfig(back, corpus / "val", accelerator="cpu", progress=False)).loss
+    config = make_config(
+        f"--initial_checkpoint_dir={back}", eval={"initial_validation": True, "max_iters": 100, "interval": 1}
+    )
+    config.model_config = back / "model_config.yaml"
+    result = train(config)
+    assert result.steps == 6 and result.val_loss is not None and result.val_loss < loss + 0.3
+
+
+REFUSED = {
+    "rotary_percentage": 0.5,
+    "norm_class_name": "LayerNorm",
+    "parallel_residual": True,
+    "attn_bias": True,
+    "lm_head_bias": True,
+    "norm_qk": True,
+    "post_attention_norm": True,
+    "post_mlp_norm": True,
+    "sliding_window_size": 8,
+    "attention_logit_softcapping": 5.0,
+    "final_logit_softcapping": 5.0,
+    "first_k_dense_replace": 1,
+    "n_shared_expert": 1,
+    "routed_scaling_factor": 2.0,
+    "scale_embeddings": True,
+    "rope_condense_ratio": 2,
+    "attention_scores_scalar": 4,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_mixtral_cannot_express_is_refused(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, name: str
+) -> None:
+    folder = make_checkpoint(**{name: REFUSED[name]})
+    with pytest.raises(LitMoEError, match=rf"cannot be exported to Hugging Face.*{name}: {REFUSED[name]} \("):
+        export_huggingface(folder, tmp_path / "hub", lambda _: None)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_every_fault_is_named_at_once(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    grouped = {"n_expert_groups": 2, "n_topk_groups": 1, "n_topk_scores_per_group": 1, "norm_topk_prob": True}
+    folder = make_checkpoint(rotary_percentage=0.5, **grouped)
+    with pytest.raises(LitMoEError, match=r"rotary_percentage: 0.5 .*; n_expert_groups: 2 .*sigmoid"):
+        export_huggingface(folder, tmp_path / "hub", lambda _: None)
+
+
+def test_a_dense_model_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    dense = {"mlp_class_name": "LLaMAMLP", "n_expert": 0, "n_expert_per_token": 0}
+    with pytest.raises(LitMoEError, match="mlp_class_name: LLaMAMLP"):
+        export_huggingface(make_checkpoint(**dense), tmp_path / "hub", lambda _: None)
+
+
+def test_other_logits_are_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong number in config.json is noticed, and nothing is left of the export."""
+    from litmoe.interop import huggingface
+
+    right = huggingface.to_mixtral_config
+    monkeypatch.setattr(huggingface, "to_mixtral_config", lambda *args: right(*args) | {"rope_theta": 20000})
+    with pytest.raises(LitMoEError, match="logits differ from ours"):
+        export_huggingface(trained, tmp_path / "hub", lambda _: None)
+    assert list(tmp_path.iterdir()) == [tmp_path / ".hub.lock"]
+
+
+def test_without_transformers_it_says_so(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    lines: list[str] = []
+    assert export_huggingface(trained, tmp_path / "hub", lines.append) is None
+    assert "not compared with Transformers" in lines[0]
+
+
+def test_only_an_older_export_is_replaced(exported: Path, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    export_huggingface(trained, folder, lambda _: None)
+    export_huggingface(trained, folder, lambda _: None)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(LitMoEError, match="not an export of litmoe"):
+        export_huggingface(trained, folder, lambda _: None)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(LitMoEError, match="not an import of litmoe"):
+        import_huggingface(exported, folder, lambda _: None)
+    with pytest.raises(LitMoEError, match="not an import of litmoe"):
+        import_huggingface(exported, trained, lambda _: None)
+    import_huggingface(exported, tmp_path / "back", lambda _: None)
+    import_huggingface(exported, tmp_path / "back", lambda _: None)
+
+
+def edit(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"hidden_size": 48}, "shape|weight|sizes"),
+        ({"num_hidden_layers": 3}, "layers.2.* is missing"),
+        ({"num_hidden_layers": 1}, "no weight of a Mixtral"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be a number greater than 0"),
+        ({"vocab_size": "many"}, "vocab_size must be a number"),
+        ({"num_attention_heads": 3}, "sizes do not fit|shape"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"sliding_window": 16}, "sliding_window 16"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+    ],
+)
+def test_what_our_model_cannot_be_is_refused(
+    exported: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    import shutil
+
+    shutil.copytree(exported, tmp_path / "hub")
+    edit(tmp_path / "hub", **values)
+    with pytest.raises(LitMoEError, match=message):
+        import_huggingface(tmp_path / "hub", tmp_path / "back", lambda _: None)
+    assert not (tmp_path / "back").exists()
+
+
+def test_damaged_and_dangerous_sources_are_refused(exported: Path, tmp_path: Path) -> None:
+    import shutil
+
+    hub = tmp_path / "hub"
+
+    def fresh() -> None:
+        shutil.rmtree(hub, ignore_errors=True)
+        shutil.copytree(exported, hub)
+
+    def refuses(message: str) -> None:
+        with pytest.raises(LitMoEError, match=message):
+            import_huggingface(hub, tmp_path / "back", lambda _: None)
+
+    fresh()
+    (hub / "config.json").write_text("{")
+    refuses("not readable JSON")
+    fresh()
+    (hub / "model.safetensors").write_bytes(b"no weights at all")
+    refuses("damaged")
+    fresh()
+    (hub / "model.safetensors").rename(hub / "pytorch_model.bin")
+    refuses("pickled weights can run code")
+    fresh()
+    index = {"weight_map": {"lm_head.weight": "../hub/model.safetensors"}}
+    (hub / "model.safetensors.index.json").write_text(json.dumps(index))
+    refuses("is missing")
+    (hub / "config.json").unlink()
+    refuses("not a Hugging Face model folder")
+    with pytest.raises(LitMoEError, match="not a hub id"):
+        import_huggingface("nothing-here", tmp_path / "back", lambda _: None)
+
+
+def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LitMoEError, match="cannot be fetched from the Hugging Face hub") as caught:
+        import_huggingface("owner/no-such-model", tmp_path / "back", lambda _: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_commands(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub, back = tmp_path / "hub", tmp_path / "back"
+    words = [str(trained), "--to", "huggingface", str(hub)]
+    assert run(export_command, words, "litmoe export") == 0
+    assert run(import_command, [str(hub), "--out-dir", str(back)], "litmoe import") == 0
+    assert same_weights(trained, back)
+    out = capsys.readouterr().out
+    assert f"exported {trained} to {hub}: 1 safetensors file(s)" in out and f"imported {hub} to {back}" in out
+    for command, bad, message in (
+        (export_command, [str(trained)], "say what to write"),
+        (export_command, [str(trained), "--to", "hugingface", str(hub)], "did you mean huggingface?"),
+        (export_command, [str(tmp_path / "no"), "--to", "huggingface", str(hub)], "no such checkpoint"),
+        (import_command, [], "name a folder"),
+        (import_command, [str(hub), "--outdir", "x"], "did you mean --out_dir?"),
+    ):
+        assert run(command, bad, "litmoe") == 2
+        captured = capsys.readouterr()
+        assert message in captured.err and captured.err.count("\n") == 1, captured.err
