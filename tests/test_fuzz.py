@@ -154,7 +154,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 ODD_FILES = {
     "billion laughs": BOMB,
     "billion laughs under a known key": BOMB.replace("a11: &a11", "tokenizer_dir: &a11"),
-    "billion laughs in free arguments": "optimizer: {class_path: AdamW, init_args: {lr: &a0 [1, 1, 1, 1, 1, 1, 1, 1]"
+    "billion laughs in arguments": "optimizer: {class_path: AdamW, init_args: {lr: &a0 [1, 1, 1, 1, 1, 1]"
     + "".join(f", a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))
     + "}}\n",
     "a list that holds itself": "train: &a [*a]\n",
@@ -167,7 +167,7 @@ ODD_FILES = {
     "a python name": "seed: !!python/name:os.system\n",
     "a huge integer": "seed: " + "9" * 20_000 + "\n",
     "a number in base sixty": "seed: 190:20:30\n",
-    "not a number": "optimizer: {class_path: AdamW, init_args: {lr: .nan}}\ntrain: {min_lr: .nan, max_norm: .inf}\n",
+    "not a number": "optimizer: {class_path: AdamW, init_args: {lr: .nan}}\ntrain: {min_lr: .nan}\n",
     "merge keys": "x: &x {max_steps: 1}\ntrain: {<<: *x}\n",
     "a merge of something else": "train: {<<: 7}\n",
     "two documents": "seed: 1\n---\nseed: 2\n",

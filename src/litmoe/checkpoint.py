@@ -44,6 +44,7 @@ TOKENIZER_FILES = (
 )
 
 FINAL = "final"
+TENSOR_OVERHEAD = 1024  # bytes in torch's file for name, shape and alignment; mostly less than half of it
 
 _FORMAT = 1
 _TEMPORARY = ".tmp-"
@@ -125,13 +126,13 @@ def copy(source: Path, folder: Path) -> None:
 
 
 def size_in_bytes(contents: Contents) -> int:
-    """About the size of the checkpoint's files: its tensors, and a generous 1 KB for the name of each."""
+    """About the size of the checkpoint's files: its tensors, and a generous ``TENSOR_OVERHEAD`` for each."""
     tensors = list(tensors_in([contents.model, contents.trainer]))
     files = [contents.tokenizer_dir / name for name in TOKENIZER_FILES] if contents.tokenizer_dir else []
     tokenizer = sum(path.stat().st_size for path in files if path.is_file())
     # torch.save writes memory that several tensors share once, and all of it.
     storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
-    return sum(storages.values()) + 1024 * len(tensors) + tokenizer + 32 * 1024
+    return sum(storages.values()) + TENSOR_OVERHEAD * len(tensors) + tokenizer + 32 * 1024
 
 
 def require_space(folder: Path, contents: Contents) -> None:
@@ -249,11 +250,16 @@ def load_model(folder: Path) -> StateDict:
     """The weights, memory-mapped, LitGPT's names.
 
     Raises:
-        LitMoEError: missing or damaged.
+        LitMoEError: missing, damaged, or something else than weights.
     """
-    state: StateDict = _load(folder / MODEL, mmap=True)
-    # LitGPT's own training wraps the weights together with its optimizer.
-    return state.get("model", state)  # type: ignore[return-value]
+    state = _load(folder / MODEL, mmap=True)
+    if isinstance(state, dict):
+        state = state.get(
+            "model", state
+        )  # LitGPT's own training wraps the weights together with its optimizer
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise LitMoEError(f"{folder / MODEL}: does not hold the weights of a model")
+    return state
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:

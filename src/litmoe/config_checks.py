@@ -38,7 +38,7 @@ def check(config: TrainConfig) -> None:
         "num_nodes": config.num_nodes,
     }
     for name, value in positive.items():
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # so that not a number is refused too
             raise LitMoEError(f"{name} must be greater than 0, got {value}")
     not_negative = {
         "train.lr_warmup_steps": train.lr_warmup_steps,
@@ -51,7 +51,7 @@ def check(config: TrainConfig) -> None:
         "seed": config.seed,
     }
     for name, value in not_negative.items():
-        if value is not None and value < 0:
+        if value is not None and not value >= 0:
             raise LitMoEError(f"{name} must not be negative, got {value}")
     for name, value in {
         "train.lr_warmup_fraction": train.lr_warmup_fraction,

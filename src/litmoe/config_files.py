@@ -190,7 +190,8 @@ def check_keys(settings: Mapping[str, Any], kind: type, where: str, prefix: str 
     known = {f.name: _dataclass_in(typing.get_type_hints(kind)[f.name]) for f in fields(kind)}
     for key, value in settings.items():
         if key not in known:
-            raise LitMoEError(f"{where}: unknown setting {prefix}{key}{nearest(key, known, prefix)}")
+            name = one_line(f"{prefix}{key}")
+            raise LitMoEError(f"{where}: unknown setting {name}{nearest(key, known, prefix)}")
         section = known[key]
         if section is not None:
             if not isinstance(value, dict):

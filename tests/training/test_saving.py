@@ -117,7 +117,7 @@ def test_memory_is_used_again_and_foretold(make_config: MakeConfig) -> None:
                 writer.wait()
                 taken.append((writer.host_bytes, [b.data_ptr() for b in writer._memory._buffers]))
             assert taken[0] == taken[1] == taken[2]
-            assert taken[0][0] == pytest.approx(foretold, rel=0.1)
+            assert taken[0][0] <= foretold <= 1.2 * taken[0][0]
             files = sum(path.stat().st_size for path in step_folder(run).iterdir())
             assert files <= checkpoint_bytes(run) <= 1.2 * files
         assert writer.host_bytes == 0
@@ -534,7 +534,7 @@ while sys.stdin.readline():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starting Python ten times takes minutes")
-def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_the_interval(
+def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_it_may(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     interval = 3
@@ -571,8 +571,8 @@ def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_the_interval(
             valid = steps_in(config.out_dir)  # raises if what has a final name is not whole
             checkpoint.clean(config.out_dir)
             assert steps_in(config.out_dir)[-1] >= valid[-1] >= announced[-1]
-            # one interval, and what was trained while the next checkpoint was being written
-            assert steps[-1] - valid[-1] < 2 * interval
+            # one interval, and one more where the next checkpoint was being written all that time
+            assert steps[-1] - valid[-1] <= 2 * interval
             assert {path.name[:5] for path in config.out_dir.iterdir()} == {"step-"}
             newest = checkpoint.step_folder(config.out_dir, steps_in(config.out_dir)[-1])
             assert checkpoint.newest(config.out_dir, pytest.fail) == newest

@@ -174,7 +174,7 @@ def _text_of(entry: Any, field: str, where: str) -> str:
 
 
 def _no_field(where: str, field: str, found: list[str], kind: str) -> str:
-    names = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    names = ", ".join(" ".join(name.split()) for name in found[:8]) + (", ..." if len(found) > 8 else "")
     return f"{where} has no {field!r}, only the {kind} {names or '(none)'}; name one with --text-field"
 
 

@@ -9,13 +9,16 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from litmoe.data.sampler import Indices, windows_of
+from litmoe.data.store_record import TOKENS
 from litmoe.data.token_store import TokenStore
+from litmoe.errors import LitMoEError
 
 Batch = tuple[Tensor, Tensor]
 """(inputs_BT, targets_BT), int64: the target of a token is the token after it."""
@@ -34,8 +37,18 @@ class Windows:
         return (self.store.n_tokens - 1) // self.length
 
     def batch(self, windows: Indices) -> Batch:
-        """The given windows as (inputs_BT, targets_BT)."""
+        """The given windows as (inputs_BT, targets_BT).
+
+        Raises:
+            LitMoEError: the tokens' file has been cut short.
+        """
         tokens = self.store.tokens
+        # A read beyond the end of a mapped file kills the process; asking for the size takes a microsecond.
+        if isinstance(tokens.base, mmap) and tokens.base.size() < tokens.nbytes:
+            raise LitMoEError(
+                f"{self.store.directory / TOKENS} was cut short while it was in use: start again, and it is "
+                "made anew from its text"
+            )
         rows = [tokens[w * self.length : (w + 1) * self.length + 1] for w in windows.tolist()]
         both = torch.from_numpy(np.stack(rows).astype(np.int64))
         return both[:, :-1], both[:, 1:]

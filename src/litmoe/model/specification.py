@@ -30,7 +30,7 @@ def load_model_config(source: Mapping[str, Any] | Path) -> Config:
     known = [f.name for f in fields(Config)]
     for key in given:
         if key not in known:
-            raise LitMoEError(f"{where}: unknown setting {key}{nearest(key, known)}")
+            raise LitMoEError(f"{where}: unknown setting {one_line(key)}{nearest(key, known)}")
     try:
         config = parse(Config, [], given, "model_config")
     except (AssertionError, ValueError, ZeroDivisionError) as error:

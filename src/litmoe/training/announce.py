@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
+from litmoe.checkpoint import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
 from litmoe.training.run import Run
+from litmoe.training.saving import host_bytes
 
 
 def announce(run: Run, resume_from: Path | None) -> None:
@@ -36,10 +38,16 @@ def announce(run: Run, resume_from: Path | None) -> None:
         "device": f"{device}; precision {config.precision}",
         "balance": _balance(run),
         "start": start,
-        "writes to": str(config.out_dir),
+        "writes to": str(config.out_dir) + _in_the_background(run),
     }
     for name, text in lines.items():
         print(f"{name:<10} {text}", flush=True)
+
+
+def _in_the_background(run: Run) -> str:
+    """How checkpoints are written, and the host memory that this takes."""
+    size = host_bytes(run)
+    return f", in the background from a copy of {readable(size)} in host memory" if size else ""
 
 
 def _balance(run: Run) -> str:

@@ -37,7 +37,7 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
         trainer={
             "optimizer": run.optimizer.state_dict(),
             "state": dict(vars(run.state)),
-            "identity": run.identity(),
+            "identity": run.identity,
             "rng": _rng_states(),
             "precision": run.fabric.strategy.precision.state_dict(),  # of 16-mixed: the scale of the loss
             "changes": list(changes),
@@ -111,14 +111,19 @@ def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) ->
         LitMoEError: damaged, or of a run that differs in what may not differ: lists the differences.
     """
     trainer = checkpoint.load_trainer(folder)
+    foreign = LitMoEError(f"{folder}: {checkpoint.TRAINER_STATE} is not from this version of litmoe")
     try:
         saved_identity, saved_state = trainer["identity"], State(**trainer["state"])
         optimizer_state, rng = trainer["optimizer"], trainer["rng"]
-    except (KeyError, TypeError) as error:
-        raise LitMoEError(
-            f"{folder}: {checkpoint.TRAINER_STATE} is not from this version of litmoe"
-        ) from error
-    differences = _differences(saved_identity, run.identity())
+        counters = (saved_state.step, saved_state.samples, saved_state.tokens)
+        sound = isinstance(saved_identity, dict) and all(isinstance(count, int) for count in counters)
+        load_LE = saved_state.load_LE
+        sound = sound and (load_LE is None or isinstance(load_LE, torch.Tensor))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise foreign from error
+    if not sound:
+        raise foreign
+    differences = _differences(saved_identity, run.identity)
     if differences:
         raise LitMoEError(
             f"{folder} cannot be continued with other settings ({'; '.join(differences)}): "
@@ -126,13 +131,16 @@ def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) ->
         )
     load_weights(run, folder)
     now = [dict(group) for group in run.optimizer.param_groups]
-    run.optimizer.load_state_dict(optimizer_state)
-    if trainer.get("precision"):
-        run.fabric.strategy.precision.load_state_dict(trainer["precision"])
-    run.state = saved_state
-    if run.state.load_LE is not None:
-        run.state.load_LE = run.state.load_LE.to(run.fabric.device)
-    _set_rng_states(rng)
+    try:
+        run.optimizer.load_state_dict(optimizer_state)
+        if trainer.get("precision"):
+            run.fabric.strategy.precision.load_state_dict(trainer["precision"])
+        run.state = saved_state
+        if load_LE is not None:
+            run.state.load_LE = load_LE.to(run.fabric.device)
+        _set_rng_states(rng)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise foreign from error
     changes = changed_settings(read_yaml(folder / checkpoint.SETTINGS), run.config)
     _apply_to_optimizer(run, changes, now)
     if changes:

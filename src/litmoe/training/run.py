@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,9 @@ class Run:
         train = self.config.train
         return train.global_batch_size // (train.micro_batch_size * self.fabric.world_size)
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be continued."""
+        """What must be the same for a checkpoint to be continued; read once, at the start."""
         optimizer = self.config.optimizer.class_path.rpartition(".")[2]
         return {
             "model": {k: v for k, v in asdict(self.model_config).items() if k not in ("name", "hf_config")},
@@ -189,7 +191,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
         if isinstance(module, GroupedTopkRouter):
             # bf16-true made it bf16, in which steps of 0.001 are lost as soon as the bias passes 0.25.
             module.e_score_correction_bias = module.e_score_correction_bias.float()
-    return Run(
+    run = Run(
         config=config,
         fabric=fabric,
         model_config=model_config,
@@ -203,6 +205,8 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
         peak_lr=peak_lr,
         dataset=dataset,
     )
+    assert run.identity  # now, and not at the first save, when the folders may have gone
+    return run
 
 
 def _model_config(config: TrainConfig) -> Config:

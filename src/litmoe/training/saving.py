@@ -1,9 +1,9 @@
 """Checkpoints while a run trains: written in the background, as many kept as wanted, never over a full disk.
 
 A save copies everything to host memory, which holds training up for as long as the copy takes, and one thread
-writes it from there. At most one checkpoint is on its way at any time. Killed at any instant, a run therefore goes
-on from the last save but for the one that was being written: with a save interval above the time that writing
-takes, it loses less than two intervals; with `checkpoint.asynchronous: false` less than one.
+writes it from there. At most one checkpoint is on its way at any time. A run that is killed loses what it trained
+since its last save, and where that was still being written, since the one before it: at most two save intervals,
+and one with `checkpoint.asynchronous: false`.
 """
 
 import copy
@@ -273,7 +273,9 @@ class HostMemory:
         (`ulimit -l`) leaves the buffer as it is: slower, and as good.
         """
         if self.pin and buffer.nbytes >= 1 << 20:
-            failed = int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
+            failed = int(
+                torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 1)
+            )  # 1: on all devices
             if not failed:
                 self._pinned.add(buffer.data_ptr())
 
@@ -361,8 +363,10 @@ def _optimizer_bytes(run: Run) -> int:
     except (
         Exception
     ):  # one that looks at values, as Adafactor does: as much as Adam's, which no usual one exceeds
-        return 2 * sum(p.nbytes for group in run.optimizer.param_groups for p in group["params"])
-    return sum(tensor.nbytes for tensor in checkpoint.tensors_in(dict(probe.state)))
+        state = [tensor for group in probe.param_groups for tensor in group["params"]] * 2
+    else:
+        state = list(checkpoint.tensors_in(dict(probe.state)))
+    return sum(tensor.nbytes + checkpoint.TENSOR_OVERHEAD for tensor in state)
 
 
 def _with_storages(tree: Any, storages: Mapping[int, torch.UntypedStorage]) -> Any:
