@@ -1,5 +1,10 @@
 """What many tests stand on: a small prepared corpus, and a model that trains in seconds."""
 
+import os
+
+# Two test processes on two cores: a second thread in each would only wait for the first. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

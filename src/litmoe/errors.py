@@ -8,6 +8,9 @@ class LitMoEError(Exception):
     invariant of the program itself is an ``AssertionError`` instead, and keeps its traceback.
     """
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.split()))  # what is quoted in it may hold line breaks
+
 
 class RunInterrupted(LitMoEError):  # noqa: N818 - nothing went wrong
     """A run that was asked to end, and has saved its state.

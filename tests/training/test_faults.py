@@ -174,7 +174,12 @@ train(config)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit a process's memory")
 def test_memory_that_runs_out_halves_the_micro_batch(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(
-        "--on-oom=shrink", "--max-steps=3", "--global-batch-size=256", "--data.init_args.num_workers=0"
+        "--on-oom=shrink",
+        "--max-steps=3",
+        "--global-batch-size=256",
+        "--data.init_args.num_workers=0",
+        "--checkpoint.asynchronous=false",
+        "--train.save_interval=null",
     )
     (tmp_path / "hungry.yaml").write_text(yaml.safe_dump(as_plain(config)))
     done = subprocess.run(
