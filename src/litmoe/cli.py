@@ -7,11 +7,10 @@ without a traceback, with exit code 2.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from litmoe import __version__
 from litmoe.config import EvaluateConfig, GenerateConfig, PrepareConfig, as_plain
-from litmoe.config_files import load_train_config, parse
+from litmoe.config_files import file_options, load_train_config, parse
 from litmoe.errors import LitMoEError
 from litmoe.interop.commands import export_command, import_command, wandb_dataset_command
 from litmoe.training.verify_resume import verify_resume_command
@@ -21,10 +20,7 @@ Command = Callable[[Sequence[str], str], None]
 
 def train_command(words: Sequence[str], program: str) -> None:
     """Train a model, or continue a run."""
-    files = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False, exit_on_error=False)
-    files.add_argument("--config", type=Path)
-    files.add_argument("--preset")
-    files.add_argument("--model-config", "--model_config", type=Path)
+    files = file_options(program)
     files.add_argument("--print-config", "--print_config", action="store_true")
     known, rest = files.parse_known_args(list(words))
     config = load_train_config(

@@ -4,6 +4,7 @@ A YAML file is checked key by key before it is merged, so that a misspelt key is
 nearest valid key. Types are jsonargparse's business, as in LitGPT.
 """
 
+import argparse
 import difflib
 import re
 import typing
@@ -127,6 +128,15 @@ def train_settings(path: Path) -> Settings:
     return settings
 
 
+def file_options(program: str) -> argparse.ArgumentParser:
+    """The options that name a configuration's files, for `load_train_config`; a command adds its own."""
+    files = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", type=Path)
+    files.add_argument("--preset")
+    files.add_argument("--model-config", "--model_config", type=Path)
+    return files
+
+
 def load_train_config(
     config: Path | str | None = None,
     *,
@@ -225,8 +235,6 @@ def parse(
         SystemExit: 0, after printing the help that ``words`` asked for.
     """
     # jsonargparse takes a third of a second to import: only who parses pays for it.
-    import argparse
-
     import jsonargparse
 
     class Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import MODEL as SMALL
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
@@ -16,25 +17,7 @@ from litmoe.model.init import initialize
 from litmoe.model.specification import load_model_config
 from litmoe.training.trainer import train
 
-MODEL: dict[str, Any] = {
-    "name": "MoE-test",
-    "block_size": 64,
-    "vocab_size": 512,
-    "padded_vocab_size": 520,
-    "n_layer": 2,
-    "n_embd": 32,
-    "n_head": 4,
-    "n_query_groups": 2,
-    "mlp_class_name": "LLaMAMoE",
-    "n_expert": 4,
-    "n_expert_per_token": 2,
-    "intermediate_size": 48,
-    "moe_intermediate_size": 48,
-    "norm_class_name": "RMSNorm",
-    "bias": False,
-    "parallel_residual": False,
-    "rotary_percentage": 1.0,
-}
+MODEL: dict[str, Any] = SMALL | {"padded_vocab_size": 520}  # more rows than tokens, as a padded model has
 
 
 @pytest.fixture(scope="session")

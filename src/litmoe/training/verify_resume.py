@@ -8,7 +8,6 @@ Instants are uniform in the time in which the run trains and saves, so that they
 often as those take time.
 """
 
-import argparse
 import copy
 import csv
 import os
@@ -28,7 +27,7 @@ from typing import Any
 import yaml
 
 from litmoe.config import LogArgs, TrainConfig, as_plain
-from litmoe.config_files import load_train_config
+from litmoe.config_files import file_options, load_train_config
 from litmoe.errors import LitMoEError
 
 PATIENCE_SECONDS = 1800.0
@@ -66,10 +65,7 @@ def verify_resume_command(words: Sequence[str], program: str) -> None:
         LitMoEError: a configuration that does not train at all.
         SystemExit: 1, the runs differ.
     """
-    own = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument("--config", type=Path)
-    own.add_argument("--preset")
-    own.add_argument("--model-config", "--model_config", type=Path)
+    own = file_options(program)
     own.add_argument("--steps", type=int, default=30)
     own.add_argument("--kills", type=int, default=5)
     own.add_argument("--kill-seed", "--kill_seed", type=int, default=0)
