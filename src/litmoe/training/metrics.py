@@ -199,8 +199,14 @@ def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
     log_args = {key: value for key, value in as_plain(config.log).items() if value is not None}
     if config.logger_name == "wandb":
         log_args.setdefault("project", project_name())
+    place = {}
+    if config.logger_name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
+        # MLflow 3 refuses the folder that Lightning would choose: it wants a database.
+        place["tracking_uri"] = f"sqlite:///{(config.out_dir / 'mlflow.db').resolve().as_posix()}"
     try:
-        return choose_logger(config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args)
+        return choose_logger(
+            config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args, **place
+        )
     except ModuleNotFoundError as error:
         raise LitMoEError(
             f"logger_name {config.logger_name} needs a package that is not installed: "
