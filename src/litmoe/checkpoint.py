@@ -49,7 +49,7 @@ TENSOR_OVERHEAD = 1024  # bytes in torch's file for name, shape and alignment; m
 _FORMAT = 1
 _TEMPORARY = ".tmp-"
 _LEFT_OVER = re.compile(rf"\.({FINAL}|step-\d{{8,}}){re.escape(_TEMPORARY)}\d+(-old)?")
-_REMOVED = "manifest.removed.json"  # what the manifest is called while the files are being removed
+REMOVED = "manifest.removed.json"  # what the manifest is called while the files are being removed
 
 StateDict = dict[str, Tensor]
 
@@ -295,7 +295,7 @@ def remove(folder: Path) -> None:
     """
     verify(folder, contents=False)
     try:
-        (folder / MANIFEST).replace(folder / _REMOVED)
+        (folder / MANIFEST).replace(folder / REMOVED)
         _flush(folder)
         _finish_removal(folder)
     except OSError as error:
@@ -308,7 +308,7 @@ def clean(out_dir: Path) -> None:
     A whole checkpoint that only lacked its final name, and has no other there, gets it.
     Folders that are not of our making are left alone.
     """
-    for marker in out_dir.glob(f"step-*/{_REMOVED}"):
+    for marker in out_dir.glob(f"step-*/{REMOVED}"):
         with contextlib.suppress(OSError):
             _finish_removal(marker.parent)
     for folder in out_dir.glob("step-*"):
@@ -385,13 +385,13 @@ def _rename(folder: Path, to: Path) -> None:
 def _finish_removal(folder: Path) -> None:
     """Remove the files that a marked folder's manifest names, the mark, and the folder if it is empty then."""
     try:
-        names = list(json.loads((folder / _REMOVED).read_text(encoding="utf-8"))["files"])
+        names = list(json.loads((folder / REMOVED).read_text(encoding="utf-8"))["files"])
     except (ValueError, KeyError, TypeError):
         return  # not of our writing
     for name in names:
         if Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
-    (folder / _REMOVED).unlink()
+    (folder / REMOVED).unlink()
     with contextlib.suppress(OSError):  # something else lies there
         folder.rmdir()
 

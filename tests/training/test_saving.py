@@ -65,8 +65,12 @@ def step_folder(run: Run, step: int | None = None) -> Path:
 
 
 def steps_in(out_dir: Path) -> list[int]:
-    """The steps of the checkpoints under a final name; fails if one of them is not whole."""
-    return sorted(checkpoint.verify(folder)["step"] for folder in out_dir.glob("step-*"))
+    """The steps of the checkpoints under a final name; fails if one of them is not whole.
+
+    A removal that was cut short leaves a folder that is marked as removed, or empty: no checkpoint.
+    """
+    folders = [f for f in out_dir.glob("step-*") if any(f.iterdir()) and not (f / checkpoint.REMOVED).exists()]
+    return sorted(checkpoint.verify(folder)["step"] for folder in folders)
 
 
 def same(a: Any, b: Any) -> bool:
