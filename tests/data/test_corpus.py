@@ -1,15 +1,19 @@
 """Documents come in whole, in order and in bounded memory, or with an error that says where and what."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tokenizers as hf
+from hub import REVISION, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -268,6 +272,44 @@ def test_tiny_stories_from_a_folder_like_the_hub(tmp_path: Path, monkeypatch: py
     with pytest.raises(LitMoEError, match="use --source sample") as error:
         next(missing.parts[0].read())
     assert "\n" not in str(error.value)
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """`prepare --source tinystories`, killed in the middle of the second file, and once more."""
+    folder = tmp_path / "hub" / "data"
+    folder.mkdir(parents=True)
+    chance = Random(0)
+    words = [f"story {i} " + "".join(chance.choices("abcdefgh ", k=100)) for i in range(60)]
+    big = [chance.randbytes(600_000) for _ in range(30)]  # the library writes pieces of 10 MB
+    for shard in range(2):
+        table = pa.table({"text": words[shard::2], "more": big if shard == 0 else [b""] * 30})
+        pq.write_table(table, folder / f"train-0000{shard}-of-00002-abc.parquet", compression="none")
+    pq.write_table(pa.table({"text": ["held out"]}), folder / "validation-00000-of-00001-abc.parquet")
+    names = ["validation-00000-of-00001-abc", "train-00000-of-00002-abc", "train-00001-of-00002-abc"]
+    names = [f"data/{name}.parquet" for name in names]
+    command = [sys.executable, "-m", "litmoe.cli", "prepare", "--source", "tinystories", "--data-dir", "data"]
+    command += ["--tokenizer", "train", "--vocab-size", "300", "--tokenizer-dir", "tokenizer"]
+
+    cache = tmp_path / "cache"
+    with serving(tmp_path / "hub", "roneneldan/TinyStories") as hub:
+        env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache)}
+        hub.stall_after = 12_000_000
+        with subprocess.Popen(command, cwd=tmp_path, env=env) as killed:
+            end = time.monotonic() + 120
+            while sum(path.stat().st_size for path in cache.rglob("*.incomplete")) < 10_000_000:
+                assert killed.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+            killed.kill()
+        assert hub.sent == [(names[0], 0), (names[1], 0)]
+        hub.stall_after, hub.sent = None, []
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, timeout=120)
+        (name, first), *rest = hub.sent
+        assert (name, rest) == (names[1], [(names[2], 0)])
+        assert 10_000_000 <= first <= 12_000_000
+    record = json.loads((tmp_path / "data" / "corpus.json").read_text(encoding="utf-8"))
+    origin = record["origins"]["tinystories"]
+    assert (origin["revision"], origin["licence"]) == (REVISION, "CDLA-Sharing-1.0")
+    assert (record["train"]["documents"], record["val"]["documents"]) == (60, 1)
 
 
 @patient

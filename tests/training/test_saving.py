@@ -69,7 +69,9 @@ def steps_in(out_dir: Path) -> list[int]:
 
     A removal that was cut short leaves a folder that is marked as removed, or empty: no checkpoint.
     """
-    folders = [f for f in out_dir.glob("step-*") if any(f.iterdir()) and not (f / checkpoint.REMOVED).exists()]
+    folders = [
+        f for f in out_dir.glob("step-*") if any(f.iterdir()) and not (f / checkpoint.REMOVED).exists()
+    ]
     return sorted(checkpoint.verify(folder)["step"] for folder in folders)
 
 

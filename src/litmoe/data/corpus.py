@@ -79,7 +79,11 @@ def sample(max_documents: int | None = None, seed: int = 0) -> Source:
 
 
 def tiny_stories(path: str = TINY_STORIES) -> Source:
-    """TinyStories, streamed from the Hugging Face hub, with its own validation split.
+    """TinyStories from the Hugging Face hub, with its own validation split.
+
+    Its files are downloaded one at a time, when their first document is read, into the hub's cache: what
+    `max_documents` does not reach is not downloaded, a download that was cut off goes on where it stopped, and
+    a second call downloads nothing. Documents are streamed from there.
 
     Args:
         path: The hub's name of it, or a local folder laid out alike.
@@ -92,23 +96,16 @@ def tiny_stories(path: str = TINY_STORIES) -> Source:
                 # Both splits from one revision, whatever is pushed to the hub in between.
                 if "revision" not in origin:
                     origin["revision"] = _newest_revision(path)
-                import datasets
-
-                rows = iter(
-                    datasets.load_dataset(path, split=split, streaming=True, revision=origin["revision"])
-                )
+                for row in _hub_rows(path, split, origin["revision"]):
+                    if not isinstance(row.get("text"), str):
+                        raise LitMoEError(
+                            f"{path} has no column of strings named 'text'; it may have changed"
+                        )
+                    yield from text_documents(row["text"])
+            except (LitMoEError, GeneratorExit):
+                raise
             except Exception as error:  # hub, HTTP and OS errors share no base class
                 raise _hub_error(path, error) from error
-            while True:
-                try:
-                    row = next(rows, None)
-                except Exception as error:
-                    raise _hub_error(path, error) from error
-                if row is None:
-                    return
-                if not isinstance(row.get("text"), str):
-                    raise LitMoEError(f"{path} has no column of strings named 'text'; it may have changed")
-                yield from text_documents(row["text"])
 
         return read
 
@@ -195,9 +192,23 @@ def _newest_revision(path: str) -> str | None:
     return HfApi().dataset_info(path, timeout=20).sha
 
 
+def _hub_rows(path: str, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    """The rows of a data set's split, file by file as `datasets` finds them."""
+    import datasets
+    from huggingface_hub import hf_hub_download
+
+    files = datasets.load_dataset_builder(path, revision=revision).config.data_files
+    on_hub = f"hf://datasets/{path}@{revision}/"
+    for file in files[split]:
+        if file.startswith(on_hub):
+            name = file.removeprefix(on_hub)
+            file = hf_hub_download(path, name, repo_type="dataset", revision=revision)
+        yield from datasets.load_dataset("parquet", data_files=file, split="train", streaming=True)
+
+
 def _hub_error(path: str, error: Exception) -> LitMoEError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return LitMoEError(
-        f"cannot read {path} from the Hugging Face hub: {reason}; check the network, or use --source sample, "
-        "which needs none"
+        f"cannot read {path} from the Hugging Face hub: {reason}; check the network and run the same command "
+        "again (what is downloaded is kept), or use --source sample, which needs none"
     )
