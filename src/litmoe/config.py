@@ -1,7 +1,8 @@
 """Every setting of every command as a typed dataclass.
 
 The training configuration keeps LitGPT's names and shape (``litgpt/args.py`` and
-``litgpt/pretrain.py::setup``) and adds sections of its own: ``moe``, ``schedule``, ``sample``, ``prepare``.
+``litgpt/pretrain.py::setup``) and adds sections of its own: ``moe``, ``memory``, ``schedule``, ``sample``,
+``prepare``.
 Nothing here imports torch, so that ``--help`` and a refused setting answer at once.
 """
 
@@ -112,6 +113,23 @@ class MoEArgs:
     """Weight of the router z-loss (ST-MoE, arXiv 2202.08906); 0 switches it off."""
     bias_update_speed: float = 0.001
     """How far the correction bias moves per step."""
+
+
+@dataclass
+class MemoryArgs:
+    """What is traded for memory; docs/MEMORY.md has what each costs and saves."""
+
+    recompute: Literal["none", "experts", "blocks"] = "none"
+    """Activations that the backward makes again instead of keeping them: ``none``; the ``experts``'
+    pre-activations; or all of the ``blocks``, from their inputs."""
+    step_in_backward: bool = False
+    """Update each parameter as soon as its gradient is whole, and free the gradient. Needs one micro-batch per
+    step, one device, and ``train.max_norm: null``: nothing can wait for the norm of all gradients."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the host's memory, and do its step there (CUDA)."""
+    stochastic_rounding: bool = True
+    """In bf16-true, round updated weights up or down at random, right on average: to the nearest, bf16 loses
+    every update below 1/256 of a weight. ``AdamW``, ``AdamW8bit``, ``AdamW4bit`` and ``Muon`` do it."""
 
 
 @dataclass
@@ -256,6 +274,7 @@ class TrainConfig:
     )
     """A ``torch.optim.Optimizer``."""
     moe: MoEArgs = field(default_factory=MoEArgs)
+    memory: MemoryArgs = field(default_factory=MemoryArgs)
     schedule: ScheduleArgs = field(default_factory=ScheduleArgs)
     sample: SampleArgs = field(default_factory=SampleArgs)
     checkpoint: CheckpointArgs = field(default_factory=CheckpointArgs)

@@ -102,6 +102,8 @@ def _check_effect(config: TrainConfig) -> None:
         idle["moe.bias_update_speed"] = f"moe.balance is {moe.balance}; it needs moe.balance: bias"
     if schedule.name != "wsd":
         idle["schedule.decay_fraction"] = f"schedule.name is {schedule.name}; it needs schedule.name: wsd"
+    for name in ("step_in_backward", "offload_optimizer", "stochastic_rounding"):
+        idle[f"memory.{name}"] = "it is not built yet"
     if config.faults.on_non_finite == "stop":
         idle["faults.non_finite_limit"] = "faults.on_non_finite is stop; it needs skip or rollback"
     if config.checkpoint.keep_last is None:

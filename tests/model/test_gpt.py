@@ -284,16 +284,45 @@ class TestObjective:
         Objective(ours)(*batch(B=1, T=1)).total.backward()
         assert all(p.grad is not None for p in ours.parameters())
 
-    def test_recomputing_blocks_changes_no_bit(self):
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_recomputing_changes_no_bit(self, dtype):
+        """Loss, gradients and the experts' counts, which a second forward must not double."""
         ours, _ = pair(**DEEPSEEK)
+        ours.to(dtype)
         results = []
-        for recompute in (False, True):
-            ours.recompute_blocks = recompute
+        for what in ("none", "experts", "blocks"):
+            ours.set_recompute(what)
             ours.zero_grad()
             losses = Objective(ours)(*batch())
             losses.total.backward()
             results.append([*losses, *(p.grad for p in ours.parameters())])
-        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def test_recomputing_keeps_less(self):
+        """Bytes that autograd keeps: all but the experts' pre-activations, or little but the blocks' inputs."""
+        ours, _ = pair(intermediate_size=256)
+        kept = {}
+        for what in ("none", "experts", "blocks"):
+            ours.set_recompute(what)
+            parameters = {parameter.untyped_storage().data_ptr() for parameter in ours.parameters()}
+            saved: dict[int, int] = {}
+
+            def note(tensor, parameters=parameters, saved=saved):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in parameters:
+                    saved[storage.data_ptr()] = storage.nbytes()
+                return tensor
+
+            idx_BT = batch()[0]
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+                hidden_BTD, _ = ours.hidden(idx_BT)
+            del hidden_BTD
+            kept[what] = sum(saved.values())
+        T, config = idx_BT.numel(), ours.config
+        preactivations = 4 * T * config.n_expert_per_token * 2 * 256 * config.n_layer
+        assert kept["none"] - kept["experts"] == preactivations
+        assert kept["blocks"] < 0.1 * kept["none"]
 
 
 class TestInitialize:

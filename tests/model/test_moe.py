@@ -251,6 +251,22 @@ def test_grouped_products_are_the_loop(dtype):
         assert_relative(grouped, loop, 2 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("function", [_LoopExperts, _GroupedExperts])
+def test_recomputed_preactivations_are_the_same_to_the_bit(function):
+    T, K, E = 50, 2, 5
+    ids_TK = torch.stack([torch.randperm(E - 1)[:K] for _ in range(T)])
+    plan = dispatch_plan(ids_TK, ids_TK.flatten().bincount(minlength=E))
+    values = [torch.randn(shape) for shape in ((T, 16), (T, K), (E, 2 * 24, 16), (E, 16, 24))]
+    dy_TD = torch.randn(T, 16)
+    results = []
+    for recompute in (False, True):
+        inputs = [value.clone().requires_grad_() for value in values]
+        y_TD = function.apply(*inputs, plan, recompute)
+        y_TD.backward(dy_TD)
+        results.append([y_TD, *(i.grad for i in inputs)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_backend_is_the_loop_wherever_there_is_no_grouped_kernel():
     assert choose_backend(torch.device("cpu"), torch.bfloat16) == "loop"
     if torch.cuda.is_available():

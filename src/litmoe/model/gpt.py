@@ -3,7 +3,7 @@
 Letters: B sequences, T tokens of a sequence, D model width, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import litgpt.model
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from litmoe.errors import LitMoEError
+from litmoe.model.experts import Experts
 from litmoe.model.moe import MoE
 from litmoe.model.routing import Routing
 
@@ -75,6 +76,13 @@ class GPT(litgpt.model.GPT):
         )
         self.mask_cache: Tensor | None = None
         self.max_seq_length = config.block_size  # builds the rotary cache
+
+    def set_recompute(self, what: Literal["none", "experts", "blocks"]) -> None:
+        """Choose what the backward works out again instead of keeping it; no choice changes a bit of a result."""
+        self.recompute_blocks = what == "blocks"
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.recompute = what == "experts"
 
     def hidden(
         self, idx_BT: Tensor, input_pos: Tensor | None = None, input_pos_maxp1: int | None = None

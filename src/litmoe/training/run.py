@@ -136,6 +136,10 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
             f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
             "lower it, or raise block_size in the model configuration"
         )
+    if config.memory.recompute == "experts" and not model_config.n_expert:
+        raise LitMoEError(
+            "memory.recompute: experts has no effect on a dense model, which has none: use blocks or none"
+        )
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
         raise LitMoEError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
     data_class = find_class(config.data, "data", "litgpt.data", DataModule)
@@ -177,6 +181,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
     if config.train.tie_embeddings:
         gpt.lm_head.weight = gpt.transformer.wte.weight
     gpt.max_seq_length = seq_length
+    gpt.set_recompute(config.memory.recompute)
     moe = config.moe
     objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
     optimizer = make_optimizer(config.optimizer, gpt, str(config.precision))
