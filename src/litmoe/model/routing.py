@@ -4,6 +4,7 @@ Letters: T tokens, K experts per token, E experts, L layers, D model width, A di
 assignments sorted by expert, and padding where the backend wants it).
 """
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -112,10 +113,11 @@ def dispatch_plan(ids_TK: Tensor, counts_E: Tensor, row_multiple: int = 1) -> Di
     rows_A = torch.arange(T * K, device=ids_TK.device)
     tokens_A = order_A // K
     if row_multiple > 1:
-        padding_E = -counts_E % row_multiple
-        rows_A = rows_A + (padding_E.cumsum(0) - padding_E).repeat_interleave(counts_E)
-        counts_E = counts_E + padding_E
-        tokens_A = tokens_A.new_zeros(int(counts_E.sum())).index_copy_(0, rows_A, tokens_A)
+        padding = [-count % row_multiple for count in counts_E.tolist()]
+        before_E = ids_TK.new_tensor([0, *accumulate(padding[:-1])])
+        rows_A = rows_A + before_E.repeat_interleave(counts_E, output_size=T * K)
+        counts_E = counts_E + ids_TK.new_tensor(padding)
+        tokens_A = tokens_A.new_zeros(T * K + sum(padding)).index_copy_(0, rows_A, tokens_A)
     inverse_TK = torch.empty_like(order_A).index_copy_(0, order_A, rows_A).view(T, K)
     return DispatchPlan(tokens_A, inverse_TK, offsets_E=counts_E.cumsum(0).to(torch.int32))
 

@@ -129,17 +129,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
     Raises:
         LitMoEError: what cannot work, where, and what to do.
     """
-    model_config = _model_config(config)
-    seq_length = config.train.max_seq_length or model_config.block_size
-    if seq_length > model_config.block_size:
-        raise LitMoEError(
-            f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
-            "lower it, or raise block_size in the model configuration"
-        )
-    if config.memory.recompute == "experts" and not model_config.n_expert:
-        raise LitMoEError(
-            "memory.recompute: experts has no effect on a dense model, which has none: use blocks or none"
-        )
+    model_config, seq_length = model_and_length(config)
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
         raise LitMoEError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
     data_class = find_class(config.data, "data", "litgpt.data", DataModule)
@@ -174,7 +164,46 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
         )
     batches = connect_batches(fabric, module, config, tokenizer, seq_length)
     plan = horizon(config.train, seq_length, batches.n_windows)
+    run = assemble(config, fabric, model_config, seq_length, batches, plan, tokenizer, dataset)
+    assert run.identity  # now, and not at the first save, when the folders may have gone
+    return run
 
+
+def model_and_length(config: TrainConfig) -> tuple[Config, int]:
+    """The model that a configuration means, and the tokens of its training windows.
+
+    Raises:
+        LitMoEError: no such model, or one that does not go with the rest of the configuration.
+    """
+    model_config = _model_config(config)
+    seq_length = config.train.max_seq_length or model_config.block_size
+    if seq_length > model_config.block_size:
+        raise LitMoEError(
+            f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
+            "lower it, or raise block_size in the model configuration"
+        )
+    if config.memory.recompute == "experts" and not model_config.n_expert:
+        raise LitMoEError(
+            "memory.recompute: experts has no effect on a dense model, which has none: use blocks or none"
+        )
+    return model_config, seq_length
+
+
+def assemble(
+    config: TrainConfig,
+    fabric: Fabric,
+    model_config: Config,
+    seq_length: int,
+    batches: Batches,
+    plan: Horizon,
+    tokenizer: Tokenizer | None = None,
+    dataset: Dataset | None = None,
+) -> Run:
+    """The run of these parts: its model with its first weights, and its optimizer.
+
+    Raises:
+        LitMoEError: an optimizer that there is not, or a learning rate that does not go with the schedule.
+    """
     with fabric.init_module(empty_init=True):
         gpt = GPT(model_config)
     initialize(gpt, config.seed)
@@ -196,7 +225,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
         if isinstance(module, GroupedTopkRouter):
             # bf16-true made it bf16, in which steps of 0.001 are lost as soon as the bias passes 0.25.
             module.e_score_correction_bias = module.e_score_correction_bias.float()
-    run = Run(
+    return Run(
         config=config,
         fabric=fabric,
         model_config=model_config,
@@ -210,8 +239,6 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
         peak_lr=peak_lr,
         dataset=dataset,
     )
-    assert run.identity  # now, and not at the first save, when the folders may have gone
-    return run
 
 
 def _model_config(config: TrainConfig) -> Config:
