@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from litmoe.errors import LitMoEError
 from litmoe.model.experts import Experts
 from litmoe.model.moe import MoE
+from litmoe.model.norm import norm_class
 from litmoe.model.routing import Routing
 
 
@@ -27,7 +28,7 @@ class Block(nn.Module):
             raise LitMoEError("shared_attention_norm: true needs parallel_residual: true in the model config")
 
         def norm(wanted: bool) -> nn.Module:
-            return config.norm_class(config.n_embd, eps=config.norm_eps) if wanted else nn.Identity()
+            return norm_class(config)(config.n_embd, eps=config.norm_eps) if wanted else nn.Identity()
 
         attention = MultiheadLatentAttention if config.latent_attention else CausalSelfAttention
         is_dense = block_idx < (config.first_k_dense_replace or 0)
@@ -71,7 +72,7 @@ class GPT(litgpt.model.GPT):
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
                 "h": nn.ModuleList(Block(config, block_idx) for block_idx in range(config.n_layer)),
-                "ln_f": config.norm_class(config.n_embd, eps=config.norm_eps),
+                "ln_f": norm_class(config)(config.n_embd, eps=config.norm_eps),
             }
         )
         self.mask_cache: Tensor | None = None
