@@ -79,7 +79,46 @@ def check(config: TrainConfig) -> None:
             "initial_checkpoint_dir and resume are both set: one starts a new run from given weights, "
             "the other continues a run; choose one"
         )
+    if config.memory.step_in_backward:
+        _check_step_in_backward(config)
     _check_effect(config)
+
+
+def _check_step_in_backward(config: TrainConfig) -> None:
+    """What needs the gradients of all parameters at one time, or twice."""
+    train, faults = config.train, config.faults
+    world_size = config.devices * config.num_nodes if isinstance(config.devices, int) else config.num_nodes
+    excluded = [
+        (
+            train.max_norm is not None,
+            "train.max_norm: the norm of all gradients is known only when the weights have been updated; "
+            "set it to null",
+        ),
+        (
+            train.micro_batch_size != train.global_batch_size,
+            f"train.micro_batch_size {train.micro_batch_size} below train.global_batch_size "
+            f"{train.global_batch_size}: a gradient is whole only after the last micro-batch; make them equal",
+        ),
+        (
+            world_size > 1,
+            "several devices: a gradient is whole only after they have exchanged it; use --devices 1",
+        ),
+        (
+            config.precision == "16-mixed",
+            "precision 16-mixed: whether the scaled gradients overflow is known only at the end; use another",
+        ),
+        (
+            faults.on_non_finite != "stop",
+            f"faults.on_non_finite {faults.on_non_finite}: a bad step has been applied when it is seen; use stop",
+        ),
+        (
+            faults.on_oom == "shrink",
+            "faults.on_oom shrink: a step that is broken off has updated some weights; use stop",
+        ),
+    ]
+    for present, reason in excluded:
+        if present:
+            raise LitMoEError(f"memory.step_in_backward excludes {reason}")
 
 
 def _check_effect(config: TrainConfig) -> None:
@@ -102,8 +141,12 @@ def _check_effect(config: TrainConfig) -> None:
         idle["moe.bias_update_speed"] = f"moe.balance is {moe.balance}; it needs moe.balance: bias"
     if schedule.name != "wsd":
         idle["schedule.decay_fraction"] = f"schedule.name is {schedule.name}; it needs schedule.name: wsd"
-    for name in ("step_in_backward", "offload_optimizer", "stochastic_rounding"):
-        idle[f"memory.{name}"] = "it is not built yet"
+    if config.accelerator in ("cpu", "mps"):
+        idle["memory.offload_optimizer"] = f"accelerator is {config.accelerator}, whose memory is the host's"
+    if config.precision != "bf16-true":
+        idle["memory.stochastic_rounding"] = f"precision is {config.precision}; it needs bf16-true"
+    elif config.memory.offload_optimizer:
+        idle["memory.stochastic_rounding"] = "with memory.offload_optimizer weights are updated in fp32"
     if config.faults.on_non_finite == "stop":
         idle["faults.non_finite_limit"] = "faults.on_non_finite is stop; it needs skip or rollback"
     if config.checkpoint.keep_last is None:

@@ -6,6 +6,7 @@ import torch
 
 from litmoe.checkpoint import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
+from litmoe.training.optimizers import describe
 from litmoe.training.run import Run
 from litmoe.training.saving import host_bytes
 
@@ -37,11 +38,29 @@ def announce(run: Run, resume_from: Path | None) -> None:
         "compute": f"{per_token / 1e9:.4g} GFLOP per token, {per_token * tokens / 1e12:,.4g} TFLOP in all",
         "device": f"{device}; precision {config.precision}",
         "balance": _balance(run),
+        "optimizer": describe(run.optimizer.optimizer, str(config.precision)),
         "start": start,
         "writes to": str(config.out_dir) + _in_the_background(run),
     }
+    if saved := _saved(run):
+        lines["memory"] = saved
     for name, text in lines.items():
         print(f"{name:<10} {text}", flush=True)
+
+
+def _saved(run: Run) -> str:
+    """What is done to save memory, where anything is."""
+    memory = run.config.memory
+    recompute = {
+        "none": "",
+        "experts": "the experts' pre-activations",
+        "blocks": "the activations of all blocks",
+    }
+    parts = [
+        f"makes {recompute[memory.recompute]} again in the backward" if memory.recompute != "none" else "",
+        "updates each parameter in the backward, without clipping" if memory.step_in_backward else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _in_the_background(run: Run) -> str:

@@ -47,9 +47,8 @@ def leave_out(run: Run, problem: str, say: Callable[[str], None]) -> bool:
     state, faults = run.state, run.config.faults
     step, advice = state.step + 1, ADVICE
     if faults.on_non_finite == "stop":
-        raise LitMoEError(
-            f"step {step}: {problem}: {advice}, or with --faults.on_non_finite skip or rollback"
-        )
+        otherwise = "" if run.in_backward else ", or with --faults.on_non_finite skip or rollback"
+        raise LitMoEError(f"step {step}: {problem}: {advice}{otherwise}")
     run.optimizer.zero_grad()
     state.skipped_steps += 1
     state.bad_in_a_row += 1

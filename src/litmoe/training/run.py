@@ -25,6 +25,7 @@ from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.model.objective import Objective
 from litmoe.model.specification import load_model_config, named_model_config, with_correction_bias
+from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
 from litmoe.training.optimizers import make_optimizer, peak_learning_rate
 from litmoe.training.schedule import Horizon, horizon
@@ -79,6 +80,8 @@ class Run:
     optimizer: Any
     """The optimizer as Fabric wrapped it."""
     peak_lr: float
+    in_backward: StepInBackward | None = None
+    """What updates parameters during the backward, by ``memory.step_in_backward``."""
     dataset: Dataset | None = None
     """The data set of Weights & Biases that the run trains on, where it is one."""
     state: State = field(default_factory=State)
@@ -146,6 +149,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
             f"train.global_batch_size {config.train.global_batch_size} is not a multiple of "
             f"{per_step} = train.micro_batch_size {config.train.micro_batch_size} x {fabric.world_size} devices"
         )
+    _check_memory(config, fabric)
     fabric.seed_everything(config.seed, verbose=False)
     dataset = None
     if config.wandb_dataset is not None:
@@ -213,7 +217,7 @@ def assemble(
     gpt.set_recompute(config.memory.recompute)
     moe = config.moe
     objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
-    optimizer = make_optimizer(config.optimizer, gpt, str(config.precision))
+    optimizer = make_optimizer(config.optimizer, gpt, str(config.precision), config.memory, config.seed)
     peak_lr = peak_learning_rate(optimizer)
     if config.train.min_lr > peak_lr and config.schedule.name != "constant":
         raise LitMoEError(
@@ -237,8 +241,23 @@ def assemble(
         objective=wrapped,
         optimizer=wrapped_optimizer,
         peak_lr=peak_lr,
+        in_backward=StepInBackward(optimizer) if config.memory.step_in_backward else None,
         dataset=dataset,
     )
+
+
+def _check_memory(config: TrainConfig, fabric: Fabric) -> None:
+    """What of the memory section the devices do not allow."""
+    if config.memory.offload_optimizer and fabric.device.type != "cuda":
+        raise LitMoEError(
+            f"memory.offload_optimizer has no effect on {fabric.device.type}, whose memory is the host's: "
+            "leave it out"
+        )
+    if config.memory.step_in_backward and fabric.world_size > 1:
+        raise LitMoEError(
+            f"memory.step_in_backward: with {fabric.world_size} devices a gradient is whole only after they have "
+            "exchanged it: use --devices 1, or leave it out"
+        )
 
 
 def _model_config(config: TrainConfig) -> Config:

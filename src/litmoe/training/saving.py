@@ -8,7 +8,6 @@ and one with `checkpoint.asynchronous: false`.
 
 import copy
 import queue
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +23,7 @@ from litmoe import checkpoint
 from litmoe.checkpoint import DiskFullError, readable
 from litmoe.config import CheckpointArgs, TrainConfig
 from litmoe.errors import LitMoEError
+from litmoe.optim.foretell import state_shapes
 from litmoe.training import resume
 from litmoe.training.run import Run
 
@@ -328,7 +328,7 @@ def checkpoints_to_come(run: Run) -> int:
 def checkpoint_bytes(run: Run) -> int:
     """About the size of one checkpoint of a run, before the first step too."""
     size = checkpoint.size_in_bytes(resume.contents(run))
-    return size if run.optimizer.state else size + _optimizer_bytes(run)
+    return size if run.optimizer.state_dict()["state"] else size + _optimizer_bytes(run)
 
 
 def host_bytes(run: Run) -> int:
@@ -348,25 +348,8 @@ def warn_if_disk_small(run: Run, say: Callable[[str], None]) -> None:
 
 
 def _optimizer_bytes(run: Run) -> int:
-    """The size of the state that the optimizer will have, by a step without data, on the meta device."""
-    probe = copy.copy(run.optimizer.optimizer)
-    probe.state = defaultdict(dict)
-    probe.param_groups = []
-    for group in run.optimizer.param_groups:
-        parameters = [torch.empty_like(parameter, device="meta") for parameter in group["params"]]
-        for parameter in parameters:
-            parameter.grad = torch.empty_like(parameter)
-        plain = {name: False for name in ("fused", "foreach", "capturable") if name in group}
-        probe.param_groups.append({**group, "params": parameters, **plain})
-    try:
-        probe.step()
-    except (
-        Exception
-    ):  # one that looks at values, as Adafactor does: as much as Adam's, which no usual one exceeds
-        state = [tensor for group in probe.param_groups for tensor in group["params"]] * 2
-    else:
-        state = list(checkpoint.tensors_in(dict(probe.state)))
-    return sum(tensor.nbytes + checkpoint.TENSOR_OVERHEAD for tensor in state)
+    """The size of the state that the optimizer will have."""
+    return sum(t.nbytes + checkpoint.TENSOR_OVERHEAD for t in state_shapes(run.optimizer.optimizer))
 
 
 def _with_storages(tree: Any, storages: Mapping[int, torch.UntypedStorage]) -> Any:

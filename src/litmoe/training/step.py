@@ -8,11 +8,15 @@ from litmoe.data.windows import Batch
 from litmoe.model.moe import MoE
 from litmoe.model.routing import update_correction_bias
 from litmoe.training.metrics import StepFigures
+from litmoe.training.optimizers import set_learning_rate
 from litmoe.training.run import Run
 
 
 def gradients(run: Run, batches: Iterator[Batch]) -> StepFigures:
-    """The clipped gradients of one global batch, and its figures; weights and optimizer stay as they are."""
+    """The clipped gradients of one global batch, and its figures; weights and optimizer stay as they are.
+
+    With ``memory.step_in_backward`` the optimizer has done its step afterwards, by the learning rate that it has.
+    """
     fabric, accumulation = run.fabric, run.accumulation
     sums: list[Tensor] = []
     for number in range(accumulation):
@@ -29,15 +33,17 @@ def gradients(run: Run, batches: Iterator[Batch]) -> StepFigures:
             run.objective, run.optimizer, max_norm=max_norm, error_if_nonfinite=False
         )
         figures.grad_norm = float(norm)
+    if run.in_backward is not None:
+        figures.grad_norm = float(run.in_backward.take_norm())
     return figures
 
 
 def update(run: Run, figures: StepFigures, learning_rate: float) -> None:
     """Apply the gradients to weights and optimizer, and the counts to the balance of the experts."""
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate
-    run.optimizer.step()
-    run.optimizer.zero_grad()
+    if run.in_backward is None:
+        set_learning_rate(run.optimizer, learning_rate)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
     run.state.load_LE = figures.counts_LE
     if run.config.moe.balance == "bias":
         layers = (module for module in run.gpt.modules() if isinstance(module, MoE))

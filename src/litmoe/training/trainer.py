@@ -19,6 +19,7 @@ from litmoe.training.announce import announce
 from litmoe.training.faults import is_out_of_memory, leave_out, make_room, problem_of, roll_back
 from litmoe.training.interruption import Interruption
 from litmoe.training.metrics import StepFigures, row_of
+from litmoe.training.optimizers import set_learning_rate
 from litmoe.training.out_dir import is_first_process, locked
 from litmoe.training.progress import Progress
 from litmoe.training.recorder import Recorder
@@ -192,6 +193,8 @@ def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tup
     """
     while True:
         state = run.state
+        lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
+        set_learning_rate(run.optimizer, lr)  # already here for a step in the backward
         try:
             figures = gradients(run, run.data())
         except (RuntimeError, MemoryError) as error:
@@ -200,7 +203,6 @@ def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tup
             make_room(run, error, say)
             run.restart_data()
             continue
-        lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
         problem = problem_of(run, figures)
         if problem is None:
             update(run, figures, lr)

@@ -1,0 +1,45 @@
+"""The state that an optimizer will have, before its first step."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litmoe.optim.base import PlainStateOptimizer
+from litmoe.optim.offload import HostOptimizer
+
+
+def state_shapes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All tensors that the optimizer's state will have after a step, on the meta device: without memory.
+
+    Of a class that looks at values, as Adafactor does: as much as Adam's, which no usual one exceeds.
+    """
+    if isinstance(optimizer, HostOptimizer):
+        return [*state_shapes(optimizer.inner), *optimizer.masters_shapes()]
+    if isinstance(optimizer, PlainStateOptimizer):
+        return optimizer.state_shapes()
+    probe = copy.copy(optimizer)
+    probe.state = defaultdict(dict)
+    probe.param_groups = []
+    for group in optimizer.param_groups:
+        parameters = [torch.empty_like(parameter, device="meta") for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        plain: dict[str, Any] = {name: False for name in ("fused", "foreach", "capturable") if name in group}
+        probe.param_groups.append({**group, "params": parameters, **plain})
+    try:
+        probe.step()
+    except Exception:
+        return [tensor for group in probe.param_groups for tensor in group["params"]] * 2
+    return list(_tensors_in(dict(probe.state)))
+
+
+def _tensors_in(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for item in state.values() if isinstance(state, dict) else state:
+            yield from _tensors_in(item)

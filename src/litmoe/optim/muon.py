@@ -1,0 +1,133 @@
+"""Muon: momentum whose matrices are orthogonalised, for all that is a matrix between the embeddings.
+
+Keller Jordan, "Muon: an optimizer for hidden layers in neural networks"
+(https://kellerjordan.github.io/posts/muon), with the step size of Moonlight (arXiv 2502.16982), by which one
+learning rate and weight decay serve AdamW's parameters too.
+
+Letters: M matrices, R rows, D columns.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litmoe.optim.adamw import AdamW, check_ranges, check_shares, new_moments, update_adamw
+from litmoe.optim.base import PlainStateOptimizer
+from litmoe.optim.rounding import write
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic iteration, by Keller Jordan: steep at zero, and within 0.7 to 1.2 after five rounds."""
+
+
+class Muon(AdamW):
+    """Muon for matrices, AdamW for all else, in one optimizer.
+
+    A group says in ``matrices`` how its parameters are made of matrices: the rows of each matrix, from the first
+    on, in the last two dimensions; ``()``: one; None: these parameters are AdamW's. Dimensions before the last
+    two count matrices, such as experts. Every matrix is orthogonalised by itself.
+
+    6 bytes per bf16 matrix parameter with weight and gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        *,
+        matrices: tuple[int, ...] | None = (),
+        stochastic_rounding: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            params: parameters, or groups of them.
+            lr: learning rate, of a size as for AdamW.
+            momentum: decay of the mean gradient, from 0 to below 1.
+            nesterov: look ahead by one step of momentum.
+            ns_steps: rounds of Newton-Schulz.
+            weight_decay: share of a weight that is taken off it per step, times ``lr``.
+            betas: AdamW's, for its groups.
+            eps: AdamW's, for its groups.
+            matrices: for groups that do not say it.
+            stochastic_rounding: of what is in bf16; else to the nearest.
+            seed: of the rounding.
+
+        Raises:
+            ValueError: arguments out of range, or a parameter that does not consist of such matrices.
+        """
+        check_ranges(lr=lr, eps=eps, weight_decay=weight_decay, ns_steps=ns_steps)
+        check_shares(momentum=momentum, betas=betas)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_steps": ns_steps,
+            "weight_decay": weight_decay,
+            "betas": tuple(betas),
+            "eps": eps,
+            "matrices": matrices,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
+        }
+        PlainStateOptimizer.__init__(self, params, defaults)
+        for group, parameter in self.parameters():
+            rows = group["matrices"]
+            if rows is not None and (parameter.ndim < 2 or (rows and sum(rows) != parameter.size(-2))):
+                raise ValueError(
+                    f"a parameter of shape {tuple(parameter.shape)} has no matrices of {rows} rows"
+                )
+
+    def new_state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        if group["matrices"] is None:
+            return new_moments(parameter, None)
+        return {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(parameter)}
+
+    def update(
+        self, parameter: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any], number: int
+    ) -> None:
+        state["step"] += 1
+        noise = self.noise(parameter, state, group, number)
+        if group["matrices"] is None:
+            update_adamw(parameter, grad, state, group, noise)
+            return
+        momentum = group["momentum"]
+        mean, grad = state["momentum_buffer"].float(), grad.float()
+        mean = mean.lerp(grad, 1 - momentum)
+        write(state["momentum_buffer"], mean, noise)
+        direction = grad.lerp(mean, momentum) if group["nesterov"] else mean
+        weight = parameter.float().mul(1 - group["lr"] * group["weight_decay"])
+        rows = list(group["matrices"]) or [parameter.size(-2)]
+        for part, matrix in zip(direction.split(rows, -2), weight.split(rows, -2), strict=True):
+            # Moonlight: updates get the root mean square of AdamW's, about 0.2, whatever their shape
+            size = group["lr"] * 0.2 * math.sqrt(max(part.shape[-2:]))
+            matrix.sub_(orthogonalised(part, group["ns_steps"]), alpha=size)
+        write(parameter, weight, noise)
+
+
+def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
+    """About U V^T of every matrix U S V^T in the last two dimensions, fp32: singular values become 0.7 to 1.2.
+
+    A matrix of zeros stays one. Products are in bf16 on CUDA, which is what they cost least in there, and enough.
+    """
+    a, b, c = COEFFICIENTS
+    dtype = torch.bfloat16 if matrices.device.type == "cuda" else torch.float32
+    x_MRD = matrices.reshape(-1, *matrices.shape[-2:]).to(dtype)
+    tall = x_MRD.size(1) > x_MRD.size(2)
+    if tall:
+        x_MRD = x_MRD.mT
+    x_MRD = x_MRD / torch.linalg.matrix_norm(x_MRD, keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram_MRR = x_MRD @ x_MRD.mT
+        x_MRD = torch.baddbmm(
+            x_MRD, torch.baddbmm(gram_MRR, gram_MRR, gram_MRR, beta=b, alpha=c), x_MRD, beta=a
+        )
+    return (x_MRD.mT if tall else x_MRD).reshape(matrices.shape).float()
