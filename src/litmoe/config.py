@@ -315,6 +315,8 @@ class GenerateConfig:
     """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
     prompt: str = ""
     """What the text begins with; empty starts a new document."""
+    prompts: list[str] = field(default_factory=list)
+    """Several prompts instead of ``prompt``; their texts are made at the same time."""
     max_new_tokens: int = 256
     """Longest text, in tokens."""
     temperature: float = 0.8
@@ -324,7 +326,7 @@ class GenerateConfig:
     top_p: float = 1.0
     """Choose among the likeliest tokens that together have this probability."""
     num_samples: int = 1
-    """How many texts."""
+    """How many texts per prompt, made at the same time."""
     seed: int = 0
     """The same seed gives the same text."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

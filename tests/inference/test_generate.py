@@ -9,7 +9,7 @@ from litmoe.config import GenerateConfig
 from litmoe.errors import LitMoEError
 from litmoe.inference.generate import generate, stream_text
 from litmoe.inference.loading import LoadedModel, load_checkpoint
-from litmoe.model.decode import choose, decode, encode_prompt
+from litmoe.model.decode import choose, decode, decode_together, encode_prompt
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,31 @@ def test_greedy_text_is_litgpts(loaded: LoadedModel) -> None:
         tokens = torch.cat([tokens, torch.tensor([token])])
 
 
+def test_texts_made_together_are_those_made_alone(loaded: LoadedModel) -> None:
+    """Prompts of several lengths, some of them equal, one of which fills the context before the others end."""
+    prompts = [encode_prompt(loaded.tokenizer, text) for text in ("Once", "One day a fox", "Once", "")]
+    prompts.append(torch.arange(50))
+    alone = [list(decode(loaded.model, p, max_new_tokens=25, end_id=None, temperature=0)) for p in prompts]
+    assert [len(ids) for ids in alone] == [25, 25, 25, 25, 14]
+    end_id = alone[1][10]
+    together = [
+        [token for token in ids if token is not None]
+        for ids in zip(
+            *decode_together(loaded.model, prompts, max_new_tokens=25, end_id=end_id, temperature=0),
+            strict=True,
+        )
+    ]
+    for ids, expected in zip(together, alone, strict=True):
+        assert ids == (expected[: expected.index(end_id)] if end_id in expected else expected)
+    seeds = [torch.Generator().manual_seed(n) for n in (1, 2)]
+    steps = decode_together(loaded.model, prompts[:2], max_new_tokens=9, end_id=None, generators=seeds)
+    drawn = list(zip(*steps, strict=True))
+    for number in (0, 1):
+        seed = torch.Generator().manual_seed(number + 1)
+        ids = decode(loaded.model, prompts[number], max_new_tokens=9, end_id=None, generator=seed)
+        assert list(ids) == list(drawn[number])
+
+
 def test_the_text_is_shown_as_it_is_made_and_the_seed_decides(loaded: LoadedModel) -> None:
     shown: list[str] = []
     config = GenerateConfig(prompt="One day", max_new_tokens=30, num_samples=2, seed=3)
@@ -44,6 +69,9 @@ def test_the_text_is_shown_as_it_is_made_and_the_seed_decides(loaded: LoadedMode
     assert len(shown) > 20 and "".join(shown) == f"{texts[0]}\n---\n{texts[1]}\n"
     assert all(text.startswith("One day") for text in texts) and texts[0] != texts[1]
     assert generate(config, loaded=loaded) == texts
+    several = GenerateConfig(prompts=["One day", "A fox"], max_new_tokens=5, temperature=0)
+    singles = [GenerateConfig(prompt=prompt, max_new_tokens=5, temperature=0) for prompt in several.prompts]
+    assert generate(several, loaded=loaded) == [generate(single, loaded=loaded)[0] for single in singles]
     assert (
         generate(GenerateConfig(prompt="One day", max_new_tokens=30, num_samples=2, seed=4), loaded=loaded)
         != texts
@@ -105,6 +133,7 @@ def test_streamed_pieces_make_up_the_decoded_text(loaded: LoadedModel, text: str
         ({"top_p": 0.0}, "--top_p must be"),
         ({"temperature": -1.0}, "--temperature must be"),
         ({"max_new_tokens": 0}, "--max_new_tokens must be"),
+        ({"prompt": "a", "prompts": ["b"]}, "--prompt has no effect"),
         ({"checkpoint": Path("nowhere")}, "no such checkpoint folder"),
         ({"checkpoint": Path(__file__).parent}, "holds no valid checkpoint"),
     ],

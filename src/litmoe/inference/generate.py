@@ -8,17 +8,22 @@ from litgpt import Tokenizer
 from litmoe.config import GenerateConfig
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import LoadedModel, load_checkpoint
-from litmoe.model.decode import decode, encode_prompt
+from litmoe.model.decode import decode_together, encode_prompt
+
+TOGETHER = 16
+"""Texts made at one time; each takes a key-value cache of its own."""
 
 
 def generate(
     config: GenerateConfig, write: Callable[[str], object] | None = None, loaded: LoadedModel | None = None
 ) -> list[str]:
-    """Write ``config.num_samples`` texts, each with the prompt it begins with.
+    """Write ``config.num_samples`` texts for every prompt, each with the prompt that it begins with.
+
+    Up to ``TOGETHER`` texts are made at one time. Each has random numbers of its own.
 
     Args:
         config: what to write.
-        write: gets every piece of text as soon as it is known, and the line ends between texts.
+        write: gets every piece of the first text as soon as it is known, then the others; and what stands between.
         loaded: a model that is already loaded, instead of ``config.checkpoint``.
 
     Raises:
@@ -27,29 +32,52 @@ def generate(
     _check(config)
     loaded = loaded or load_checkpoint(config.checkpoint, config.accelerator)
     write = write or (lambda _: None)
-    generator = torch.Generator().manual_seed(config.seed)
-    texts = []
-    for number in range(config.num_samples):
-        if number:
-            write("\n---\n")
-        ids = decode(
-            loaded.model,
-            encode_prompt(loaded.tokenizer, config.prompt),
-            max_new_tokens=config.max_new_tokens,
-            end_id=loaded.tokenizer.eos_id,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            generator=generator,
-        )
-        write(config.prompt)
-        pieces = [config.prompt]
-        for piece in stream_text(loaded.tokenizer, ids):
-            write(piece)
-            pieces.append(piece)
-        texts.append("".join(pieces))
+    prompts = [prompt for prompt in config.prompts or [config.prompt] for _ in range(config.num_samples)]
+    seeds = torch.Generator().manual_seed(config.seed)
+    texts: list[str] = []
+    for first in range(0, len(prompts), TOGETHER):
+        for prompt, pieces in _texts(config, loaded, prompts[first : first + TOGETHER], seeds):
+            if texts:
+                write("\n---\n")
+            write(prompt)
+            text = prompt
+            for piece in pieces:
+                write(piece)
+                text += piece
+            texts.append(text)
     write("\n")
     return texts
+
+
+def _texts(
+    config: GenerateConfig, loaded: LoadedModel, prompts: list[str], seeds: torch.Generator
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """Each prompt and the pieces of its text, to be read in turn: all are made while the first is read."""
+    steps = decode_together(
+        loaded.model,
+        [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts],
+        max_new_tokens=config.max_new_tokens,
+        end_id=loaded.tokenizer.eos_id,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        generators=[
+            torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds))) for _ in prompts
+        ],
+    )
+    others: list[list[int]] = [[] for _ in prompts[1:]]
+
+    def first() -> Iterator[int]:
+        for token, *rest in steps:
+            for ids, other in zip(others, rest, strict=True):
+                if other is not None:
+                    ids.append(other)
+            if token is not None:
+                yield token
+
+    yield prompts[0], stream_text(loaded.tokenizer, first())
+    for prompt, ids in zip(prompts[1:], others, strict=True):
+        yield prompt, stream_text(loaded.tokenizer, ids)
 
 
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
@@ -73,6 +101,8 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 
 def _check(config: GenerateConfig) -> None:
+    if config.prompt and config.prompts:
+        raise LitMoEError("--prompt has no effect with --prompts: name all of them there")
     for name, ok, need in (
         ("max_new_tokens", config.max_new_tokens > 0, "greater than 0"),
         ("num_samples", config.num_samples > 0, "greater than 0"),

@@ -77,19 +77,12 @@ def route(x_TD: Tensor, gate: nn.Linear | GroupedTopkRouter, config: Config) -> 
     and weighs by the scores without it.
     """
     logits_TE: Tensor = _RouterLogits.apply(x_TD, gate.weight)
+    scores_TE = router_scores(logits_TE, gate)
+    weights_TK, ids_TK = choose_experts(scores_TE, gate, config)
     if isinstance(gate, GroupedTopkRouter):
-        scores_TE = logits_TE.sigmoid()
-        ids_TK = gate.get_topk_indices(scores_TE)
-        weights_TK = scores_TE.gather(1, ids_TK)
-        if config.norm_topk_prob:
-            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
         p_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
     else:
-        top_TK, ids_TK = logits_TE.topk(config.n_expert_per_token)
-        weights_TK = top_TK.softmax(-1)
         p_TE = logits_TE.softmax(-1)
-    if config.routed_scaling_factor != 1.0:
-        weights_TK = weights_TK * config.routed_scaling_factor
     return Routing(
         weights_TK,
         ids_TK,
@@ -100,6 +93,28 @@ def route(x_TD: Tensor, gate: nn.Linear | GroupedTopkRouter, config: Config) -> 
         z=z_loss(logits_TE),
         entropy=torch.special.entr(p_TE.detach()).sum(-1).mean(),
     )
+
+
+def router_scores(logits_TE: Tensor, gate: nn.Linear | GroupedTopkRouter) -> Tensor:
+    """What experts are chosen and weighted by: the logits, or their sigmoid for a `GroupedTopkRouter`."""
+    return logits_TE.sigmoid() if isinstance(gate, GroupedTopkRouter) else logits_TE
+
+
+def choose_experts(
+    scores_TE: Tensor, gate: nn.Linear | GroupedTopkRouter, config: Config
+) -> tuple[Tensor, Tensor]:
+    """The K experts of every token by their scores, as (weights_TK, ids_TK)."""
+    if isinstance(gate, GroupedTopkRouter):
+        ids_TK = gate.get_topk_indices(scores_TE)
+        weights_TK = scores_TE.gather(1, ids_TK)
+        if config.norm_topk_prob:
+            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
+    else:
+        top_TK, ids_TK = scores_TE.topk(config.n_expert_per_token)
+        weights_TK = top_TK.softmax(-1)
+    if config.routed_scaling_factor != 1.0:
+        weights_TK = weights_TK * config.routed_scaling_factor
+    return weights_TK, ids_TK
 
 
 def dispatch_plan(ids_TK: Tensor, counts_E: Tensor, row_multiple: int = 1) -> DispatchPlan:

@@ -1,0 +1,111 @@
+"""What all benchmarks share: variants in processes of their own, medians of interleaved runs, and a table.
+
+A benchmark prints its rows as a table; ``performance.py`` gathers those of all into ``docs/PERFORMANCE.md``.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_RESULT = "result: "
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of a benchmark, ours and the peer's."""
+
+    figure: str
+    ours: float
+    peer: float | None = None
+    """None: there is nothing to compare with, only a limit to keep."""
+    peer_name: str = "LitGPT"
+    unit: str = ""
+    more_is_better: bool = False
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times better than the peer: above 1 ours is faster, or smaller."""
+        if not self.peer or not self.ours:
+            return None
+        return self.ours / self.peer if self.more_is_better else self.peer / self.ours
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """What a variant's process has measured, for :func:`variant` in the process that started it."""
+    print(_RESULT + json.dumps(result), flush=True)
+
+
+def variant(script: str, *words: str, threads: int | None = None, timeout: float = 900) -> dict[str, Any]:
+    """Run ``python script words...`` in a fresh process and return what it reports.
+
+    A process of its own, because memory pools, primitive caches and compiled code of one variant change the next.
+
+    Raises:
+        RuntimeError: the process failed; with the end of what it said.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    done = subprocess.run(
+        [sys.executable, script, *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        timeout=timeout,
+    )
+    results = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
+    if done.returncode or not results:
+        raise RuntimeError(f"{Path(script).name} {' '.join(words)}:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(results[-1].removeprefix(_RESULT))
+    return found
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], Mapping[str, Any]]], repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Every variant ``repeats`` times in turn; the median of each number, and the last of anything else.
+
+    In turn, so that a machine which grows slower grows slower for all.
+    """
+    seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, measure in variants.items():
+            seen[name].append(measure())
+    return {name: _median(results) for name, results in seen.items()}
+
+
+def _median(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    merged = dict(results[-1])
+    for key, value in merged.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            merged[key] = statistics.median(result[key] for result in results)
+    return merged
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, which reads well on a terminal too."""
+    cells = [["figure", "litmoe", "peer", "", "times better"]]
+    for row in rows:
+        peer = "" if row.peer is None else number(row.peer, row.unit)
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        cells.append([row.figure, number(row.ours, row.unit), peer, row.peer_name if peer else "", ratio])
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def number(value: float, unit: str = "") -> str:
+    """Three figures, and the unit."""
+    digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}".strip()

@@ -1,0 +1,227 @@
+"""Time from a command to its first training step, and to its help.
+
+    python benchmarks/startup.py [--repeats 3]
+
+``litmoe train --preset tiny`` against ``litgpt pretrain`` with the dense model of the same sizes (LitGPT 0.5.13
+cannot start an MoE with torch 2.15: it counts FLOPs on the meta device), the same text and tokenizer, both with
+their data prepared beforehand. LitGPT compiles its model unconditionally; the compiler's caches are warm.
+Both print a line for the first step, which ends the measurement. Python's bytecode is cached, as it is for
+whoever runs a command a second time.
+
+Each runs in an environment with no more than its own requirements (made of links into this one; needs symbolic
+links), because Lightning imports torchmetrics, and that whatever it knows and finds: torchvision, SciPy,
+Transformers. ``--everything`` measures in this environment as it is.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from measuring import ROOT, Row, interleaved, table
+from packaging.requirements import Requirement
+
+from litmoe.config import PrepareConfig
+from litmoe.config_files import load_train_config
+from litmoe.data.prepare import prepare
+
+
+def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
+    """Seconds to the first step, ours and LitGPT's, and to the help of ours."""
+    with tempfile.TemporaryDirectory(prefix="litmoe-startup-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _prepare(folder)
+        environment = _environment(folder)
+        ours_python = theirs_python = Path(sys.executable)
+        if not everything:
+            with (ROOT / "pyproject.toml").open("rb") as file:
+                requirements = tomllib.load(file)["project"]["dependencies"]
+            ours_python = linked_environment(folder / "ours", requirements)
+            theirs_python = linked_environment(folder / "theirs", ["litgpt", "litdata"])
+        train = "-m litmoe.cli train --preset tiny --max-steps 1 --log-interval 1 --data-dir text --tokenizer-dir "
+        train += "tokenizer --sample.final 0 --eval.final_validation false --out-dir"
+        ours = [str(ours_python), *train.split()]
+        pretrain = f"-m litgpt pretrain --config {_litgpt_config(folder).name} --out_dir"
+        litgpt = [str(theirs_python), *pretrain.split()]
+        runs = 0
+
+        def seconds(command: Sequence[str], mark: str) -> dict[str, float]:
+            nonlocal runs
+            runs += 1
+            return {"s": seconds_to(mark, [*command, f"out-{runs}"], folder, environment)}
+
+        to_step = {
+            "litmoe": lambda: seconds(ours, "step 1/1"),
+            "litgpt": lambda: seconds(litgpt, "Epoch 1 | iter 1 step 1"),
+        }
+        for measure in to_step.values():
+            measure()  # fills the caches of bytecode, of the disk and of LitGPT's compiler
+        medians = interleaved(to_step, repeats)
+        to_help = {
+            words: lambda words=words: _seconds_of(
+                [str(ours_python), "-m", "litmoe.cli", *words], environment
+            )
+            for words in (("--help",), ("train", "--help"))
+        }
+        helps = interleaved(to_help, repeats)
+    return [
+        Row("command to first step, tiny preset", medians["litmoe"]["s"], medians["litgpt"]["s"], unit="s"),
+        *(Row(f"`litmoe {' '.join(words)}`", helps[words]["s"], unit="s") for words in helps),
+    ]
+
+
+def seconds_to(mark: str, words: Sequence[str], folder: Path, environment: dict[str, str]) -> float:
+    """Seconds until a command prints ``mark``; the process is then ended.
+
+    Raises:
+        RuntimeError: it ended without.
+    """
+    start = time.perf_counter()
+    said = []
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if mark in line:
+                taken = time.perf_counter() - start
+                process.kill()
+                return taken
+    raise RuntimeError("".join(said[-20:]))
+
+
+def linked_environment(folder: Path, requirements: Sequence[str]) -> Path:
+    """The Python of an environment that has what these requirements need, and nothing else.
+
+    The packages are links to those installed here.
+    """
+    venv.create(folder, symlinks=True)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.check_output([python, "-c", ask], text=True).strip())
+    todo, seen = [Requirement(requirement) for requirement in requirements], set()
+    while todo:
+        requirement = todo.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        try:
+            distribution = importlib.metadata.distribution(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform or Python
+        here = Path(str(distribution.locate_file("")))
+        for top in {Path(str(file)).parts[0] for file in distribution.files or []} - {".."}:
+            if (here / top).exists() and not (site / top).exists():
+                (site / top).symlink_to(here / top)
+        extras = ["", *requirement.extras]
+        for needed in map(Requirement, distribution.requires or []):
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(needed)
+    return python
+
+
+def _seconds_of(words: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
+    start = time.perf_counter()
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    return {"s": time.perf_counter() - start}
+
+
+def _prepare(folder: Path) -> None:
+    prepare(
+        PrepareConfig(
+            source=["sample"],
+            data_dir=folder / "text",
+            tokenizer="train",
+            vocab_size=2048,
+            tokenizer_dir=folder / "tokenizer",
+            max_documents=1000,
+            progress=False,
+        ),
+        say=lambda _: None,
+    )
+    for side in ("train", "val"):  # LitGPT keeps its data below the text, under the names of our stores
+        (folder / "litgpt" / side).mkdir(parents=True)
+        for path in (folder / "text" / side).glob("*.txt"):
+            shutil.copy(path, folder / "litgpt" / side)
+
+
+def _litgpt_config(folder: Path) -> Path:
+    """A file for ``litgpt pretrain``: the tiny preset, its MLPs dense and as wide as two experts."""
+    ours = load_train_config(preset="tiny")
+    assert isinstance(ours.model_config, dict)
+    model = dict(ours.model_config)
+    for key in ("n_expert", "n_expert_per_token", "moe_intermediate_size"):
+        del model[key]
+    model |= {"name": "dense-tiny", "mlp_class_name": "LLaMAMLP", "intermediate_size": 768}
+    train = ours.train
+    settings = {
+        "model_name": "dense-tiny",
+        "model_config": model,
+        "precision": "32-true",
+        "tokenizer_dir": "tokenizer",
+        "logger_name": "csv",
+        "devices": 1,
+        "data": {
+            "class_path": "litgpt.data.TextFiles",
+            "init_args": {
+                "train_data_path": "litgpt/train",
+                "val_data_path": "litgpt/val",
+                "num_workers": 1,
+            },
+        },
+        "train": {
+            "global_batch_size": train.global_batch_size,
+            "micro_batch_size": train.micro_batch_size,
+            "max_tokens": 100 * train.global_batch_size * 256,
+            "max_seq_length": 256,
+            "lr_warmup_steps": 10,
+            "log_interval": 1,
+            "tie_embeddings": False,
+        },
+        "eval": {"max_iters": 2},
+    }
+    path = folder / "litgpt.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Bytecode cached, and LitData kept away from the system's temporary folder, which it would empty."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        "DATA_OPTIMIZER_CACHE_FOLDER": str(folder / "litdata-cache"),
+        "DATA_OPTIMIZER_DATA_CACHE_FOLDER": str(folder / "litdata-data"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--everything", action="store_true", help="in this environment as it is")
+    words = parser.parse_args()
+    print(table(rows(words.repeats, words.everything)))
+
+
+if __name__ == "__main__":
+    main()
