@@ -17,6 +17,12 @@ from litmoe.config_files import merge, parse
 from litmoe.data.prepare import prepare
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a long test first: begun last, it would keep one core busy while the other has nothing to do."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with ``train``, ``val`` and ``tokenizer``: 60 stories, a vocabulary of 512."""

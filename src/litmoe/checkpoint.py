@@ -1,10 +1,10 @@
 """Checkpoint folders: written whole or not at all, verified before they are used.
 
 A checkpoint is a folder with LitGPT's files (``lit_model.pth``, ``model_config.yaml``, tokenizer files,
-``hyperparameters.yaml``), so that LitGPT's commands work on it as it is, plus ``trainer_state.pth`` and
-``manifest.json``, which holds the size and SHA-256 of every other file and is written last. All of it is built in
-a temporary folder beside its final name, flushed to the disk, and renamed: at no instant is there a partial
-checkpoint under a final name. A folder without a valid manifest is not a checkpoint.
+``hyperparameters.yaml``, ``config.json``), so that LitGPT's commands work on it as it is, plus
+``trainer_state.pth`` and ``manifest.json``, which holds the size and SHA-256 of every other file and is written
+last. All of it is built in a temporary folder beside its final name, flushed to the disk, and renamed: at no
+instant is there a partial checkpoint under a final name. A folder without a valid manifest is not a checkpoint.
 
 Python has no call that exchanges two folders in one go. A checkpoint that replaces one of the same name (`final`)
 is therefore for an instant only under its temporary name, whole and on the disk, and so is the one it replaces:
@@ -30,12 +30,14 @@ import yaml
 from torch import Tensor
 
 from litmoe.errors import LitMoEError
+from litmoe.weights_file import load_weights
 
 MODEL = "lit_model.pth"
 MODEL_CONFIG = "model_config.yaml"
 SETTINGS = "hyperparameters.yaml"
 TRAINER_STATE = "trainer_state.pth"
 MANIFEST = "manifest.json"
+HF_CONFIG = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -64,12 +66,15 @@ class Contents:
 
     step: int
     model: StateDict
-    trainer: dict[str, Any]
+    trainer: dict[str, Any] | None
+    """Optimizer, counters and random-number states; None where there is nothing to go on with."""
     model_config: dict[str, Any]
     settings: dict[str, Any]
     tokenizer_dir: Path | None
     val_loss: float | None = None
     """Measured at this very step, in nats per token; None where it was not."""
+    hf_config: dict[str, Any] | None = None
+    """Transformers' config.json, which `litgpt evaluate` wants to find; None for a model it has no name for."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,10 @@ def save(folder: Path, contents: Contents) -> None:
     require_space(folder, contents)
     with _built_beside(folder) as building:
         torch.save(contents.model, building / MODEL)
-        torch.save(contents.trainer, building / TRAINER_STATE)
+        if contents.trainer is not None:
+            torch.save(contents.trainer, building / TRAINER_STATE)
+        if contents.hf_config is not None:
+            (building / HF_CONFIG).write_text(json.dumps(contents.hf_config, indent=2), encoding="utf-8")
         for name, values in ((MODEL_CONFIG, contents.model_config), (SETTINGS, contents.settings)):
             text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
             (building / name).write_text(text, encoding="utf-8")
@@ -247,19 +255,12 @@ def newest(out_dir: Path, say: Callable[[str], None], below: bool = False) -> Pa
 
 
 def load_model(folder: Path) -> StateDict:
-    """The weights, memory-mapped, LitGPT's names.
+    """The weights, memory-mapped, LitGPT's names, in a folder of ours or of LitGPT's.
 
     Raises:
         LitMoEError: missing, damaged, or something else than weights.
     """
-    state = _load(folder / MODEL, mmap=True)
-    if isinstance(state, dict):
-        state = state.get(
-            "model", state
-        )  # LitGPT's own training wraps the weights together with its optimizer
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise LitMoEError(f"{folder / MODEL}: does not hold the weights of a model")
-    return state
+    return load_weights(folder / MODEL)
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
@@ -268,7 +269,14 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     Raises:
         LitMoEError: missing or damaged.
     """
-    state: dict[str, Any] = _load(folder / TRAINER_STATE, mmap=False)
+    path = folder / TRAINER_STATE
+    try:
+        # weights_only: nothing is unpickled that could run code.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise LitMoEError(f"{folder}: not a checkpoint to go on from, it has no {path.name}") from None
+    except Exception as error:  # torch raises a dozen kinds for a file that is not what it says it is
+        raise LitMoEError(f"{path}: damaged or unsafe: {_reason(error)}") from error
     return state
 
 
@@ -429,16 +437,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _load(path: Path, mmap: bool) -> Any:
-    try:
-        # weights_only: nothing is unpickled that could run code.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError:
-        raise LitMoEError(f"{path.parent}: not a checkpoint to go on from, it has no {path.name}") from None
-    except Exception as error:  # torch raises a dozen kinds for a file that is not what it says it is
-        raise LitMoEError(f"{path}: damaged or unsafe: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from litmoe.inference.evaluate import evaluate
 from litmoe.inference.generate import generate
 from litmoe.interop.commands import import_command
 from litmoe.interop.huggingface import export_huggingface
-from litmoe.interop.litgpt import import_litgpt, load_weights
+from litmoe.interop.litgpt import import_litgpt
 from litmoe.training.trainer import train
 
 PROMPT = "Once upon a time"
@@ -198,7 +198,8 @@ def test_a_pickled_data_loader_is_skipped(
     ours = checkpoint.load_model(tmp_path / "ours")
     theirs = torch.load(source / "lit_model.pth", weights_only=False)["model"]
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    can_be_used(tmp_path / "ours", corpus, make_config)
+    assert greedy(tmp_path / "ours") == greedy(source)
+    can_be_used(source, corpus, make_config)  # as it is, too
 
 
 class Evil:
@@ -214,22 +215,22 @@ class Evil:
 def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     weights = {"_orig_mod.lm_head.weight": torch.arange(3.0), "half": torch.ones(2, dtype=torch.bfloat16)}
     torch.save({"evil": Evil(tmp_path / "pwned"), "model": weights}, tmp_path / "lit_model.pth")
-    loaded = load_weights(tmp_path)
+    loaded = checkpoint.load_model(tmp_path)
     assert loaded["lm_head.weight"].tolist() == [0.0, 1.0, 2.0] and loaded["half"].dtype == torch.bfloat16
     torch.save({"model": {"a": Evil(tmp_path / "pwned")}}, tmp_path / "lit_model.pth")
     with pytest.raises(LitMoEError, match="holds no weights"):
-        load_weights(tmp_path)
+        checkpoint.load_model(tmp_path)
     (tmp_path / "lit_model.pth").write_bytes(pickle.dumps(Evil(tmp_path / "pwned")))
     with pytest.raises(LitMoEError, match="damaged"):
-        load_weights(tmp_path)
+        checkpoint.load_model(tmp_path)
     with zipfile.ZipFile(tmp_path / "lit_model.pth", "w") as archive:
         archive.writestr("program/constants.pkl", b"")
         archive.writestr("program/data.pkl", pickle.dumps(Evil(tmp_path / "pwned")))
     with pytest.raises(LitMoEError, match=r"TorchScript|damaged"):
-        load_weights(tmp_path)
+        checkpoint.load_model(tmp_path)
     (tmp_path / "lit_model.pth").unlink()
     with pytest.raises(LitMoEError, match=r"it has no lit_model\.pth"):
-        load_weights(tmp_path)
+        checkpoint.load_model(tmp_path)
     assert not (tmp_path / "pwned").exists()
 
 

@@ -87,22 +87,15 @@ def test_mistakes_are_one_line(trained: Path, task: Path, tmp_path: Path) -> Non
 def test_litgpt_evaluates_our_checkpoint(
     trained: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LitGPT's command wants Transformers' config.json in the folder; our export writes it."""
+    """As it is: LitGPT's command wants Transformers' config.json in the folder."""
     import functools
-    import shutil
 
     from litgpt.eval.evaluate import convert_and_evaluate
 
-    from litmoe.interop.huggingface import export_huggingface
-
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(trained, folder)
-    export_huggingface(trained, tmp_path / "hub", lambda _: None)
-    shutil.copyfile(tmp_path / "hub" / "config.json", folder / "config.json")
     # LitGPT has no option for tasks of one's own: tell lm-eval where to look.
     manager = functools.partial(lm_eval.tasks.TaskManager, include_path=str(tmp_path), include_defaults=False)
     monkeypatch.setattr("lm_eval.evaluator.TaskManager", manager)
-    convert_and_evaluate(folder, tasks="litmoe_words", out_dir=tmp_path / "out", device="cpu", batch_size=1)
+    convert_and_evaluate(trained, tasks="litmoe_words", out_dir=tmp_path / "out", device="cpu", batch_size=1)
     results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert 0 <= results["litmoe_words"]["acc,none"] <= 1
 

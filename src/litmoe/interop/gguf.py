@@ -15,7 +15,6 @@ from litmoe.config_files import one_line
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import find_checkpoint
-from litmoe.interop.litgpt import load_weights
 from litmoe.interop.mixtral import refuse_other_than_mixtral
 from litmoe.model.specification import load_model_config
 
@@ -46,7 +45,7 @@ def export_gguf(folder: Path, file: Path, say: Callable[[str], None] = print) ->
     _refuse_other_file(file)
     tokenizer = load_tokenizer(folder)
     tokens, kinds, merges = _vocabulary(folder, config.padded_vocab_size)
-    weights = load_weights(folder)
+    weights = checkpoint.load_model(folder)
     building = file.with_name(f".{file.name}.building")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import find_checkpoint
 from litmoe.interop.facts import TrainingFacts, real_text, training_facts
-from litmoe.interop.litgpt import load_weights, refuse_other_than_import, save_import
+from litmoe.interop.litgpt import refuse_other_than_import, save_import
 from litmoe.interop.mixtral import (
     CONFIG,
     OURS,
@@ -72,7 +71,7 @@ def export_huggingface(
     refuse_other_than_mixtral(config, str(folder), "Hugging Face")
     tokenizer = load_tokenizer(folder)
     facts = training_facts(folder)
-    weights = load_weights(folder)
+    weights = checkpoint.load_model(folder)
     tied = torch.equal(weights["transformer.wte.weight"], weights["lm_head.weight"])
     renamed = to_mixtral_weights(config, weights, tied)
     _refuse_other_than_export(directory)
@@ -112,7 +111,7 @@ def import_huggingface(source: str | Path, directory: Path, say: Say = print) ->
     config = from_mixtral_config(values, str(found / CONFIG))
     tied = bool(values.get("tie_word_embeddings"))
     weights = from_mixtral_weights(config, _read_shards(found), tied, str(found))
-    save_import(directory, str(source), found, asdict(config), weights, say)
+    save_import(directory, str(source), found, config, weights, say)
 
 
 def _refuse_other_than_export(directory: Path) -> None:

@@ -1,66 +1,31 @@
-"""What LitGPT wrote, as a checkpoint of ours.
+"""What LitGPT wrote, as a checkpoint of ours: plain weights with a manifest.
 
-Our loaders read most of LitGPT's folders as they are. ``litgpt pretrain`` also puts its data loader into
-``lit_model.pth``, and with many data modules that is a pickled Python object. Unpickling it would run whatever the
-file says; here it is skipped, and only the tensors are built.
+Our loaders read LitGPT's folders as they are, too.
 """
 
-import collections
-import pickle
-import types
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
+from litgpt import Config
 from torch import Tensor
 
 from litmoe import checkpoint
 from litmoe.config_files import one_line, read_yaml
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
+from litmoe.interop.mixtral import mixtral_config_of
 from litmoe.model.gpt import GPT
 from litmoe.model.specification import load_model_config
 
 IMPORTED = "imported_from"
 """Key of hyperparameters.yaml that says where an imported checkpoint came from."""
 
-_COMPILED = "_orig_mod."
-_BUILDERS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-
 
 def is_litgpt(folder: Path) -> bool:
     """Whether a folder holds a LitGPT checkpoint, ours included."""
     return (folder / checkpoint.MODEL).is_file() and (folder / checkpoint.MODEL_CONFIG).is_file()
-
-
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of LitGPT's or ours, memory-mapped, whatever else its ``lit_model.pth`` holds.
-
-    Nothing that the file names is called, but what builds tensors and dictionaries.
-
-    Raises:
-        LitMoEError: missing, damaged, or without weights.
-    """
-    path = folder / checkpoint.MODEL
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise LitMoEError(f"{folder}: no LitGPT checkpoint, it has no {checkpoint.MODEL}") from None
-    except pickle.UnpicklingError:
-        state = _load_tensors_only(path)
-    except Exception as error:  # torch raises a dozen kinds for a file that is not what it says it is
-        raise LitMoEError(f"{path}: damaged: {one_line(error)[:200]}") from error
-    weights = state.get("model", state) if isinstance(state, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise LitMoEError(f"{path}: holds no weights of a model")
-    return {name.replace(_COMPILED, ""): tensor for name, tensor in weights.items()}
 
 
 def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = print) -> None:
@@ -77,7 +42,7 @@ def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = pr
     """
     refuse_other_than_import(directory)
     config = load_model_config(source / checkpoint.MODEL_CONFIG)
-    weights = load_weights(source)
+    weights = checkpoint.load_model(source)
     with torch.device("meta"):
         model = GPT(config)
     try:
@@ -85,14 +50,14 @@ def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = pr
     except RuntimeError as error:
         reason = one_line(error)[:200]
         raise LitMoEError(f"{source}: the weights are not of its model_config.yaml: {reason}") from error
-    save_import(directory, str(source), source, asdict(config), weights, say)
+    save_import(directory, str(source), source, config, weights, say)
 
 
 def save_import(
     directory: Path,
     name: str,
     folder: Path,
-    model_config: dict[str, Any],
+    config: Config,
     weights: dict[str, Tensor],
     say: Callable[[str], None],
 ) -> None:
@@ -109,10 +74,11 @@ def save_import(
     contents = checkpoint.Contents(
         step=0,
         model=weights,
-        trainer={},
-        model_config=model_config,
+        trainer=None,
+        model_config=asdict(config),
         settings={IMPORTED: name},
         tokenizer_dir=folder if has_tokenizer else None,
+        hf_config=mixtral_config_of(config, weights),
     )
     checkpoint.save(directory, contents)
     count = sum(tensor.numel() for tensor in weights.values())
@@ -135,62 +101,3 @@ def refuse_other_than_import(directory: Path) -> None:
     except LitMoEError:
         pass
     raise LitMoEError(f"{directory} holds files that are not an import of litmoe: choose another folder")
-
-
-class _Skipped:
-    """Stands for an object of any other class: takes what its pickle gives it, and does nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_Skipped":
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "_Skipped":
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def add(self, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def extend(self, values: Any) -> None:
-        pass
-
-
-class _TensorsOnly(pickle.Unpickler):
-    """Builds tensors and dictionaries; everything else a pickle names becomes a :class:`_Skipped`."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _BUILDERS.get((module, name))
-        if found is None and module == "torch":
-            dtype = getattr(torch, name, None)
-            found = dtype if isinstance(dtype, torch.dtype) else None
-        return _Skipped if found is None else found
-
-
-def _load_tensors_only(path: Path) -> Any:
-    """Read a file of ``torch.save`` without calling what it names.
-
-    Raises:
-        LitMoEError: another kind of file, or a damaged one.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_script = any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
-        if is_script:  # torch would run it
-            raise LitMoEError(f"{path}: holds a TorchScript program, not weights")
-        how: Any = types.ModuleType("tensors_only")
-        how.Unpickler = _TensorsOnly
-        return torch.load(path, map_location="cpu", weights_only=False, mmap=True, pickle_module=how)
-    except LitMoEError:
-        raise
-    except Exception as error:  # as above
-        raise LitMoEError(f"{path}: damaged or of an unknown kind: {one_line(error)[:200]}") from error

@@ -137,6 +137,14 @@ def to_mixtral_config(config: Config, dtype: torch.dtype, tied: bool) -> dict[st
     }
 
 
+def mixtral_config_of(config: Config, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The ``config.json`` of a model with these weights; None where Mixtral cannot express it."""
+    if why_not_mixtral(config):
+        return None
+    head, embedding = weights["lm_head.weight"], weights["transformer.wte.weight"]
+    return to_mixtral_config(config, head.dtype, tied=head.data_ptr() == embedding.data_ptr())
+
+
 def from_mixtral_config(values: Mapping[str, Any], where: str) -> Config:
     """The model that a Mixtral's ``config.json`` describes.
 

@@ -12,6 +12,7 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.config_files import read_yaml
 from litmoe.errors import LitMoEError
+from litmoe.interop.mixtral import mixtral_config_of
 from litmoe.training.run import Run, State
 
 Change = dict[str, Any]
@@ -31,9 +32,10 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
         changes: what was changed in its settings on the way, as `load` returns it.
         val_loss: of the model as it stands; None where that was not measured.
     """
+    weights = run.gpt.state_dict()
     return checkpoint.Contents(
         step=run.state.step,
-        model=run.gpt.state_dict(),
+        model=weights,
         trainer={
             "optimizer": run.optimizer.state_dict(),
             "state": dict(vars(run.state)),
@@ -46,6 +48,7 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
         settings=as_plain(run.config),
         tokenizer_dir=run.config.tokenizer_dir,
         val_loss=val_loss,
+        hf_config=mixtral_config_of(run.model_config, weights),
     )
 
 
