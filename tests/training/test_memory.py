@@ -1,6 +1,7 @@
 """The settings that save memory, in whole runs: they learn, go on to the bit, and exclude what they must."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config_checks import check
 from litmoe.errors import LitMoEError
+from litmoe.optim.subclasses import restored
 from litmoe.training.run import set_up
 from litmoe.training.saving import checkpoint_bytes
 from litmoe.training.step import gradients, update
@@ -167,3 +169,39 @@ def test_in_host_memory_a_run_goes_on_to_the_bit(
     (again / "metrics.csv").write_bytes((whole / "metrics.csv").read_bytes())
     train(make_config(*words, "--resume=auto", out_dir=str(again)))
     assert first_difference(whole, again) is None
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="torchao needs a compiler")
+@pytest.mark.parametrize("name", ["AdamW8bit", "AdamW4bit"])
+def test_torchaos_optimizers_go_on_to_the_bit(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    """By import path; not compiled, which takes it half a minute. Their state is saved as plain tensors."""
+    pytest.importorskip("torchao")
+    words = ["--precision=bf16-true", "--max-steps=6", "--train.save_interval=4", "--max-seq-length=32"]
+    spec = settings(f"torchao.optim.{name}")
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    with torch.compiler.set_stance("force_eager"):
+        train(make_config(*words, out_dir=str(whole), **spec))
+        assert losses(whole)[-1] < losses(whole)[0] - 0.1
+        checkpoint.copy(whole / "step-00000004", again / "step-00000004")
+        (again / "metrics.csv").write_bytes((whole / "metrics.csv").read_bytes())
+        train(make_config(*words, "--resume=auto", out_dir=str(again), **spec))
+    assert first_difference(whole, again) is None
+    states = checkpoint.load_trainer(whole / "final")["optimizer"]["state"].values()
+    assert any("tensor_class" in state["exp_avg"] for state in states if isinstance(state["exp_avg"], dict))
+
+
+def test_what_torchao_needs_is_said(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(**settings("torchao.optim.AdamW8bit"))
+    pytest.importorskip("torchao")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(
+        LitMoEError, match=r"needs a C\+\+ compiler, and there is none here: .* use AdamW8bit"
+    ):
+        set_up(config)
+
+
+def test_a_checkpoint_names_no_class_of_other_packages() -> None:
+    state = {"tensor_class": "os.system", "context": [], "tensors": {}}
+    with pytest.raises(ValueError, match=r"os.system is not a tensor of torchao"):
+        restored({"state": {0: state}})

@@ -1,6 +1,8 @@
 """Optimizers by name or import path, with weight decay on matrices only."""
 
 import inspect
+import os
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from litmoe.optim.offload import HostOptimizer
 
 OWN = ("AdamW8bit", "AdamW4bit", "Muon")
 """Bare names that are not looked up in ``torch.optim``."""
+TORCHAO = "torchao"
 TORCH_ADAMW = ("AdamW", "torch.optim.AdamW")
 
 
@@ -56,6 +59,10 @@ def make_optimizer(
         init_args["fused"] = True
     if "stochastic_rounding" in takes:
         init_args = {"stochastic_rounding": rounds, "seed": seed} | init_args
+    if "bf16_stochastic_round" in takes:
+        init_args = {"bf16_stochastic_round": rounds} | init_args
+    if cls.__module__.partition(".")[0] == TORCHAO:
+        _require_compiler("cpu" if memory.offload_optimizer else next(model.parameters()).device.type)
     groups = _muon_groups(model) if issubclass(cls, Muon) else [{"params": list(_trained(model))}]
     groups = [part for group in groups for part in _by_decay(group, "weight_decay" in takes)]
 
@@ -74,7 +81,12 @@ def peak_learning_rate(optimizer: torch.optim.Optimizer) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """For all parameters, from the next update on."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(
+            group["lr"], Tensor
+        ):  # torchao's, whose compiled step would be compiled anew for a number
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
 
 
 def describe(optimizer: torch.optim.Optimizer, precision: str) -> str:
@@ -85,13 +97,18 @@ def describe(optimizer: torch.optim.Optimizer, precision: str) -> str:
         return f"{name}, with its state and fp32 weights in host memory"
     if precision != "bf16-true":
         return name
-    rounds = any(group.get("stochastic_rounding") for group in inner.param_groups)
-    if rounds:
+    if rounds_stochastically(optimizer):
         return f"{name}; bf16 weights are rounded stochastically"
     return (
         f"{name}; bf16 weights are rounded to the nearest, which loses updates below 1/512 of a weight (AdamW, "
         "AdamW8bit, AdamW4bit and Muon can round stochastically)"
     )
+
+
+def rounds_stochastically(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer of ours, or of torchao, does that to bf16 weights."""
+    ours = any(group.get("stochastic_rounding") for group in optimizer.param_groups)
+    return ours or getattr(optimizer, "bf16_stochastic_round", False)
 
 
 def _find(spec: ClassSpec, rounds: bool) -> type:
@@ -106,7 +123,30 @@ def _find(spec: ClassSpec, rounds: bool) -> type:
                         "argument: leave it out, or set memory.stochastic_rounding: false"
                     )
         return find_class(own, "optimizer", "torch.optim", torch.optim.Optimizer)
+    if spec.class_path.partition(".")[0] == TORCHAO and find_spec(TORCHAO) is None:
+        raise LitMoEError(
+            f"optimizer.class_path {spec.class_path}: torchao is not installed: pip install 'litmoe[lowbit]', or "
+            "use AdamW8bit or AdamW4bit, which need nothing"
+        )
     return find_class(spec, "optimizer", "torch.optim", torch.optim.Optimizer)
+
+
+def _require_compiler(device: str) -> None:
+    """torchao compiles its step when it is first called.
+
+    Raises:
+        LitMoEError: there is nothing here to compile with.
+    """
+    if device == "cuda":
+        there, what = find_spec("triton") is not None, "Triton"
+    else:
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+        there, what = any(shutil.which(name) for name in compilers if name), "a C++ compiler"
+    if not there:
+        raise LitMoEError(
+            f"torchao's optimizers are compiled for {device} at their first step, which needs {what}, and there "
+            "is none here: install it, or use AdamW8bit or AdamW4bit, whose moments are the same"
+        )
 
 
 def _trained(model: nn.Module) -> list[Tensor]:
@@ -151,8 +191,3 @@ def _matrices(model: nn.Module) -> dict[str, tuple[int, ...]]:
             kv = config.n_query_groups * config.head_size
             found[f"{name}.qkv.weight"] = (config.n_head * config.head_size, kv, kv)
     return found
-
-
-def needs_extra(class_path: str) -> bool:
-    """Whether a class is of torchao, and that is not installed."""
-    return class_path.partition(".")[0] == "torchao" and find_spec("torchao") is None

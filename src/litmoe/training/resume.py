@@ -13,6 +13,7 @@ from litmoe.config import TrainConfig, as_plain
 from litmoe.config_files import read_yaml
 from litmoe.errors import LitMoEError
 from litmoe.interop.mixtral import mixtral_config_of
+from litmoe.optim.subclasses import plain, restored
 from litmoe.training.run import Run, State
 
 Change = dict[str, Any]
@@ -37,7 +38,7 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
         step=run.state.step,
         model=weights,
         trainer={
-            "optimizer": run.optimizer.state_dict(),
+            "optimizer": plain(run.optimizer.state_dict()),
             "state": dict(vars(run.state)),
             "identity": run.identity,
             "rng": _rng_states(),
@@ -135,7 +136,7 @@ def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) ->
     load_weights(run, folder)
     now = [dict(group) for group in run.optimizer.param_groups]
     try:
-        run.optimizer.load_state_dict(optimizer_state)
+        run.optimizer.load_state_dict(restored(optimizer_state))
         if trainer.get("precision"):
             run.fabric.strategy.precision.load_state_dict(trainer["precision"])
         run.state = saved_state

@@ -25,9 +25,10 @@ from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.model.objective import Objective
 from litmoe.model.specification import load_model_config, named_model_config, with_correction_bias
+from litmoe.optim import AdamW
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
-from litmoe.training.optimizers import make_optimizer, peak_learning_rate
+from litmoe.training.optimizers import make_optimizer, peak_learning_rate, rounds_stochastically
 from litmoe.training.schedule import Horizon, horizon
 
 
@@ -218,6 +219,11 @@ def assemble(
     moe = config.moe
     objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
     optimizer = make_optimizer(config.optimizer, gpt, str(config.precision), config.memory, config.seed)
+    if fabric.world_size > 1 and rounds_stochastically(optimizer) and not isinstance(optimizer, AdamW):
+        raise LitMoEError(
+            f"optimizer {config.optimizer.class_path}: its stochastic rounding differs between devices after a "
+            "resume: use AdamW8bit or AdamW4bit, or set memory.stochastic_rounding: false"
+        )
     peak_lr = peak_learning_rate(optimizer)
     if config.train.min_lr > peak_lr and config.schedule.name != "constant":
         raise LitMoEError(
