@@ -52,6 +52,7 @@ class _LoopExperts(torch.autograd.Function):
                 x_ND = x_TD[plan.tokens_A[rows]].to(dtype)
                 h13_NI = torch.mm(x_ND, w13_EID[e].to(dtype).T, out=None if h13_AI is None else h13_AI[rows])
                 torch.mm(_swiglu(h13_NI), w2_EDI[e].to(dtype).T, out=y_AD[rows])
+                del x_ND, h13_NI  # or they would stay while those of the next expert are made
         ctx.save_for_backward(x_TD, weights_TK, w13_EID, w2_EDI, h13_AI)
         return _combine(y_AD, plan.inverse_TK, weights_TK).to(x_TD.dtype)
 
@@ -80,6 +81,7 @@ class _LoopExperts(torch.autograd.Function):
                 # weighted here, where rows are narrow, and in _combine, and nowhere else
                 _mm_into(dw2_EDI[e], dy_ND.mul_(weight_N1).T, a_NI)
                 _mm_into(dw13_EID[e], dh13_NI.T, x_ND.mul_(weight_N1))
+                del x_ND, dy_ND, da_NI, a_NI, h13_NI, dh13_NI
         dx_TD = _combine(dx_AD, plan.inverse_TK, weights_TK).to(x_TD.dtype)
         return dx_TD, dweight_A[plan.inverse_TK], dw13_EID, dw2_EDI, None, None
 
@@ -174,7 +176,8 @@ def _swiglu_backward(da_NI: Tensor, h13_NI: Tensor) -> tuple[Tensor, Tensor]:
     dh1_NI, dh3_NI = dh13_NI.chunk(2, dim=1)
     silu_NI = F.silu(h1_NI)
     torch.mul(da_NI, silu_NI, out=dh3_NI)
-    torch.ops.aten.silu_backward.grad_input(da_NI * h3_NI, h1_NI, grad_input=dh1_NI)
+    torch.mul(da_NI, h3_NI, out=dh1_NI)
+    torch.ops.aten.silu_backward.grad_input(dh1_NI, h1_NI, grad_input=dh1_NI)
     return silu_NI.mul_(h3_NI), dh13_NI
 
 
