@@ -19,6 +19,7 @@ from litmoe.data.documents import (
     validation_limit,
 )
 from litmoe.data.tokenizer import open_tokenizer
+from litmoe.data.words import Words, splits_like_gpt2
 from litmoe.errors import LitMoEError
 
 BATCH_BYTES = 2 << 20
@@ -29,8 +30,8 @@ are in flight, and a token may be as short as a byte. Larger batches are no fast
 class Encoder:
     """Encodes documents in batches and appends their ids to a file.
 
-    While the library's threads encode one batch, this thread writes the ids of the batch before: turning
-    Python lists of ids into an array costs about a tenth of the encoding.
+    What :class:`Words` cannot encode goes to the tokenizer library. While its threads encode what a batch has for
+    them, this thread writes the batch before, and encodes the words of the next.
     """
 
     def __init__(self, tokenizer_dir: Path, path: Path, total: int, name: str, progress: bool) -> None:
@@ -38,13 +39,15 @@ class Encoder:
         self._tokenizer, self.eos_id = open_tokenizer(tokenizer_dir)
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.dtype = "<u2" if self.vocab_size <= 1 << 16 else "<u4"
+        self._words = Words(self._tokenizer, self.dtype) if splits_like_gpt2(self._tokenizer) else None
+        self._eos = np.asarray([self.eos_id], self.dtype).tobytes()
         self.offsets = array("q", [0])
         """Where each document starts, and at last where all end."""
         self.n_bytes = 0
         self._batch: list[Piece] = []
         self._batch_bytes = 0
-        self._in_flight: tuple[Future[Any], list[Piece]] | None = None
-        self._written = 0
+        self._in_flight: tuple[Future[Any], list[Piece], list[bytes | None]] | None = None
+        self._written = 0  # bytes
         self._path, self._total, self._name, self._progress = path, total, name, progress
 
     def __enter__(self) -> "Encoder":
@@ -85,24 +88,27 @@ class Encoder:
     def _encode(self) -> None:
         """Start encoding the batch, then write the one before it."""
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        texts = [piece.text for piece in batch]
+        by_words = [self._words.encode(piece.text) if self._words else None for piece in batch]
+        texts = [piece.text for piece, ids in zip(batch, by_words, strict=True) if ids is None]
         future = self._pool.submit(self._tokenizer.encode_batch_fast, texts, add_special_tokens=False)
         self._write()
-        self._in_flight = future, batch
+        self._in_flight = future, batch, by_words
 
     def _write(self) -> None:
         """Wait for the batch in flight and write it."""
         if self._in_flight is None:
             return
-        future, batch = self._in_flight
+        future, batch, by_words = self._in_flight
         self._in_flight = None
-        ids: list[int] = []
-        for encoding, piece in zip(future.result(), batch, strict=True):
-            ids.extend(encoding.ids)
+        encodings = iter(future.result())
+        for piece, ids in zip(batch, by_words, strict=True):
+            self._append(ids if ids is not None else np.asarray(next(encodings).ids, self.dtype).tobytes())
             if piece.ends_document:
-                ids.append(self.eos_id)
-                self.offsets.append(self._written + len(ids))
-        np.asarray(ids, dtype=self.dtype).tofile(self._file)
+                self._append(self._eos)
+                self.offsets.append(self._written // len(self._eos))
+
+    def _append(self, ids: bytes) -> None:
+        self._file.write(ids)
         self._written += len(ids)
 
 
