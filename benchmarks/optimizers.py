@@ -1,0 +1,179 @@
+"""Optimizers on one small model and the built-in stories: bytes, time of an update, and what is learned.
+
+    python benchmarks/optimizers.py [--repeats 3] [--steps 60]
+
+A model of 3.0 M parameters is trained for 60 steps of 1,024 tokens, every optimizer in a process of its own and
+from the same weights on the same text; before that, our AdamW in fp32 must have come to the weights of torch's, to
+the bit. Bytes are those of the state's tensors. Of the update the median over the steps is taken, of the loss the
+mean of the last ten steps, and the validation loss at the end.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import interleaved, report, variant
+
+from litmoe.checkpoint import tensors_in
+from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config_files import merge, parse
+from litmoe.data.prepare import prepare
+from litmoe.optim import AdamW
+from litmoe.training.run import Run, set_up
+from litmoe.training.schedule import learning_rate
+from litmoe.training.step import gradients, update
+from litmoe.training.trainer import validate
+
+MODEL = {
+    "name": "MoE-3M",
+    "block_size": 128,
+    "vocab_size": 1024,
+    "padded_vocab_size": 1024,
+    "n_layer": 3,
+    "n_embd": 128,
+    "n_head": 4,
+    "n_query_groups": 2,
+    "mlp_class_name": "LLaMAMoE",
+    "n_expert": 8,
+    "n_expert_per_token": 2,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 256,
+    "norm_class_name": "RMSNorm",
+    "bias": False,
+    "parallel_residual": False,
+    "rotary_percentage": 1.0,
+}
+NEAREST = "nearest"
+VARIANTS = [
+    ("32-true", "torch.optim.AdamW", ""),
+    ("32-true", "AdamW8bit", ""),
+    ("32-true", "AdamW4bit", ""),
+    ("32-true", "Muon", ""),
+    ("bf16-true", "AdamW", ""),
+    ("bf16-true", "AdamW", NEAREST),
+    ("bf16-true", "AdamW8bit", ""),
+    ("bf16-true", "AdamW8bit", NEAREST),
+    ("bf16-true", "AdamW4bit", ""),
+    ("bf16-true", "Muon", ""),
+]
+
+
+def prepare_data(data: Path) -> None:
+    prepare(
+        PrepareConfig(
+            source=["sample"],
+            data_dir=data,
+            tokenizer="train",
+            vocab_size=1024,
+            tokenizer_dir=data / "tokenizer",
+            max_documents=2000,
+            progress=False,
+        ),
+        say=lambda _: None,
+    )
+
+
+def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: int) -> Run:
+    settings = {
+        "model_config": MODEL,
+        "out_dir": str(data / "out"),
+        "precision": precision,
+        "accelerator": "cpu",
+        "tokenizer_dir": str(data / "tokenizer"),
+        "data": {
+            "class_path": "litmoe.data.TextFiles",
+            "init_args": {"train_data_path": str(data / "train"), "val_data_path": str(data / "val")},
+        },
+        "train": {
+            "global_batch_size": 8,
+            "micro_batch_size": 8,
+            "max_steps": steps,
+            "lr_warmup_steps": 5,
+            "min_lr": 0.0003,
+        },
+        "eval": {"max_iters": 64},
+        "memory": {"stochastic_rounding": rounding != NEAREST},
+        "optimizer": {"class_path": optimizer, "init_args": {"lr": 0.003, "betas": [0.9, 0.95]}},
+    }
+    return set_up(parse(TrainConfig, [], merge([settings]), "benchmark"))
+
+
+def measure(data: Path, precision: str, optimizer: str, rounding: str, steps: int) -> dict[str, Any]:
+    """One variant, in this process."""
+    run = make_run(data, precision, optimizer, rounding, steps)
+    losses, updates = [], []
+    for step in range(steps):
+        figures = gradients(run, run.data())
+        rate = learning_rate(step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
+        started = time.perf_counter()
+        update(run, figures, rate)
+        updates.append(time.perf_counter() - started)
+        losses.append(figures.train_loss)
+    val_loss = validate(run)
+    run.close()
+    parameters = sum(p.numel() for p in run.gpt.parameters())
+    state = sum(t.nbytes for t in tensors_in(run.optimizer.state_dict()["state"]))
+    width = 4 if precision == "32-true" else 2
+    return {
+        "first": losses[0],
+        "last": statistics.mean(losses[-10:]),
+        "val": val_loss,
+        "state": state / parameters,
+        "all": state / parameters + 2 * width,
+        "ns": statistics.median(updates) / parameters * 1e9,
+    }
+
+
+def check_adamw() -> None:
+    """Ours in fp32 is torch's to the bit, on parameters of many sizes."""
+    ours, theirs = ([torch.nn.Parameter(torch.ones(n)) for n in (7, 4096, 600_000)] for _ in range(2))
+    own = AdamW(ours, lr=0.01)
+    torchs = torch.optim.AdamW(theirs, lr=0.01, foreach=False, fused=False)
+    for step in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+            b.grad = a.grad.clone()
+        own.step()
+        torchs.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "AdamW is not torch's"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "variant", nargs="*", help="text, precision, optimizer and rounding, for this process"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    words = parser.parse_args()
+    if words.variant:
+        data, precision, optimizer, rounding = words.variant
+        report(measure(Path(data), precision, optimizer, rounding, words.steps))
+        return
+    check_adamw()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_data(Path(folder))
+        steps = f"--steps={words.steps}"
+        sides = {" ".join(v): partial(variant, __file__, folder, *v, steps, threads=1) for v in VARIANTS}
+        found = interleaved(sides, words.repeats)
+    for precision in ("32-true", "bf16-true"):
+        firsts = {round(row["first"], 6) for name, row in found.items() if name.startswith(precision)}
+        assert len(firsts) == 1, f"{precision}: the optimizers did not begin alike: {firsts}"
+    print(
+        "| precision, optimizer | state | with weight and gradient | update | train loss | validation loss |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, row in found.items():
+        print(
+            f"| {name.strip()} | {row['state']:.2f} B | {row['all']:.2f} B | {row['ns']:.1f} ns "
+            f"| {row['last']:.3f} | {row['val']:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
