@@ -1,4 +1,4 @@
-"""Operations that a layer of experts sends to the device, and how often it waits for the device: ours and LitGPT's.
+"""Operations that a layer of experts sends to the device, and its waits for the device: ours and LitGPT's.
 
     python benchmarks/launches.py [--experts 8] [--tokens 2048]
 
