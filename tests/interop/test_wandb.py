@@ -1,5 +1,6 @@
 """Weights & Biases without a network: what was put down is read back, what comes down is checked."""
 
+import csv
 import json
 import shutil
 import struct
@@ -284,6 +285,7 @@ def test_the_logger_tells_all_of_a_run(trained: Path, tmp_path: Path) -> None:
     log_checkpoint(run, trained, model_artifact_name("MoE-test"), {"step": 40, "val_loss": 2.5}, best=True)
     log_checkpoint(run, trained, model_artifact_name("MoE-test"), {"step": 41, "val_loss": 2.6}, best=False)
     run.finish()
+    wandb.teardown()
     found = artifacts(tmp_path / "wandb")
     models = [a for a in found if a.type == "model"]
     assert [set(a.aliases) for a in models] == [{"latest", "best"}, {"latest"}]
@@ -299,6 +301,37 @@ def test_the_logger_tells_all_of_a_run(trained: Path, tmp_path: Path) -> None:
     tables = list((tmp_path / "wandb").glob("**/samples*.table.json"))
     last = max((json.loads(path.read_text())["data"] for path in tables), key=len)
     assert last == [[1, "Once upon"], [2, "a time"]]
+
+
+def test_a_whole_run_is_in_wandb(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Every figure of metrics.csv, the texts and the checkpoints, of a run that the trainer made."""
+    config = make_config(
+        "--logger_name=wandb",
+        "--wandb_checkpoints=true",
+        "--sample.interval=3",
+        "--sample.final=1",
+        "--sample.max_new_tokens=5",
+        "--checkpoint.asynchronous=false",
+    )
+    train(config)
+    wandb.teardown()  # only then is all of it in the file
+    history = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in records(tmp_path)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    with (config.out_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    logged = {entry["step"]: entry for entry in history if "train_loss" in entry}
+    assert list(logged) == [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        for name, text in row.items():
+            if text:
+                assert float(logged[int(row["step"])][name]) == pytest.approx(float(text)), name
+    assert sum("samples" in entry for entry in history) == 2
+    models = [a for a in artifacts(tmp_path) if a.type == "model"]
+    assert [json.loads(a.metadata)["step"] for a in models] == [2, 4, 6]  # the last one is `final` too
+    assert "best" in models[-1].aliases
 
 
 @pytest.mark.parametrize("name", ["data/set", "data set", "a:b", "", "..", "x" * 129, "naïve", "a\n"])

@@ -263,3 +263,18 @@ def test_less_data_than_a_window_is_refused(make_config: MakeConfig, tmp_path: P
         (tmp_path / "text" / split / "a.txt").write_text("Too short.")
     with pytest.raises(LitMoEError, match="less than one window"):
         train(make_config(f"--data-dir={tmp_path / 'text'}"))
+
+
+def test_every_figure_is_in_tensorboard(make_config: MakeConfig) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (extra: tensorboard)")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = make_config("--logger_name=tensorboard")
+    train(config)
+    (folder,) = {path.parent for path in config.out_dir.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    with (config.out_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("train_loss", "val_loss", "learning_rate"):
+        written = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        assert [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)] == written

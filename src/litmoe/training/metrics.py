@@ -200,6 +200,8 @@ def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
     if config.logger_name == "wandb":
         log_args.setdefault("project", project_name())
     place = {}
+    if config.logger_name == "wandb":  # Lightning would say "here", whatever the environment says
+        place["save_dir"] = os.environ.get("WANDB_DIR", ".")
     if config.logger_name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
         # MLflow 3 refuses the folder that Lightning would choose: it wants a database.
         place["tracking_uri"] = f"sqlite:///{(config.out_dir / 'mlflow.db').resolve().as_posix()}"

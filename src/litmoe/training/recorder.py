@@ -57,7 +57,7 @@ class Recorder:
 
     def texts(self, texts: Sequence[str]) -> None:
         """What the model writes at this step."""
-        if self.active and self.table is not None:
+        if self.active and self.table is not None and texts:
             self.table.add(self.run.state.step, texts)
 
     def checkpoint(self, folder: Path, val_loss: float | None) -> None:

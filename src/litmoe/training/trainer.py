@@ -83,7 +83,7 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
             "raise --max-tokens to go on, or choose another --out-dir for a new run"
         )
         assert resume_from is not None
-        return _finish(run, resume_from)
+        return _finish(run, resume_from, sample_texts(run, config.sample.final))
     recorder = Recorder(run, resumed=resume_from is not None)
     progress = Progress(run.plan.steps, run.state.step, config.progress, quiet=not run.fabric.is_global_zero)
     status = "failed"
@@ -93,11 +93,13 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
             progress.close()
             folder = writer.save_final(run, val_loss)
             recorder.checkpoint(folder, val_loss)
+        texts = sample_texts(run, config.sample.final)
+        recorder.texts(texts)
         status = "success"
     finally:
         progress.close()
         recorder.close(status)
-    return _finish(run, folder)
+    return _finish(run, folder, texts)
 
 
 def validate(run: Run) -> float:
@@ -243,12 +245,11 @@ def _bits_per_byte(run: Run) -> float | None:
     return run.state.val_loss / math.log(2) / run.batches.bytes_per_token
 
 
-def _finish(run: Run, folder: Path) -> TrainResult:
+def _finish(run: Run, folder: Path, texts: list[str]) -> TrainResult:
     """Print what the run has come to."""
     state, say = run.state, run.fabric.print
     bits = _bits_per_byte(run)
     speed = state.tokens / state.seconds if state.seconds else 0.0
-    texts = sample_texts(run, run.config.sample.final)
     for number, text in enumerate(texts, 1):
         say(f"\n--- text {number} ---\n{text}")
     say("")
