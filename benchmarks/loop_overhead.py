@@ -1,0 +1,133 @@
+"""What the training loop costs besides the model: waiting for data, and figures, files and lines.
+
+    python benchmarks/loop_overhead.py [--steps 40]
+
+The tiny preset on the built-in text, with 0, 1 and 2 reader threads, a process each. The pieces of the loop are called
+as the loop calls them, every step logged: `metrics.csv` is flushed to the disk each time (below the folder given by
+`--out-dir`, else the system's temporary one). Goals: less than 1 % of the step each.
+"""
+
+import argparse
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from measuring import Row, report, table, variant
+
+from litmoe.config import PrepareConfig
+from litmoe.config_files import load_train_config
+from litmoe.data.prepare import prepare
+from litmoe.data.windows import Batch
+from litmoe.training.metrics import row_of
+from litmoe.training.progress import Progress
+from litmoe.training.recorder import Recorder
+from litmoe.training.run import Run, set_up
+from litmoe.training.step import gradients, update
+
+WORKERS = (0, 1, 2)
+
+
+def rows(steps: int = 40, out_dir: Path | None = None) -> list[Row]:
+    """Percent of a step, for each number of reader threads."""
+    with tempfile.TemporaryDirectory(prefix="litmoe-loop-", dir=out_dir, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _prepare(folder)
+        found = []
+        for workers in WORKERS:
+            shares = variant(__file__, str(folder), str(workers), "--steps", str(steps))
+            found.append(Row(f"waiting for data, {workers} threads, of a step", shares["data"], unit="%"))
+            found.append(
+                Row(f"figures, files and lines, {workers} threads, of a step", shares["records"], unit="%")
+            )
+    return found
+
+
+class _Timed:
+    """Batches, and how long each kept the loop waiting."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> "_Timed":
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        batch = next(self.batches)
+        self.seconds += time.perf_counter() - start
+        return batch
+
+
+def measure(folder: Path, workers: int, steps: int) -> dict[str, Any]:
+    """Medians over the steps after the first ten, in percent of the whole step."""
+    run = _run(folder, workers)
+    recorder, progress = Recorder(run, resumed=False), Progress(steps, 0, show_bar=False)
+    batches = _Timed(run.data())
+    shares: dict[str, list[float]] = {"data": [], "records": []}
+    for _ in range(steps):
+        batches.seconds = 0.0
+        start = time.perf_counter()
+        figures = gradients(run, batches)
+        update(run, figures, learning_rate=1e-3)
+        run.state.step += 1
+        run.state.tokens += run.plan.tokens_per_step
+        trained = time.perf_counter()
+        row = row_of(run, figures, 1e-3)
+        row["tokens_per_second"] = run.plan.tokens_per_step / (trained - start)
+        with contextlib.redirect_stdout(io.StringIO()):
+            progress.step(run.state.step, row, 1.0, logged=True)
+        recorder.row(row)
+        end = time.perf_counter()
+        shares["data"].append(100 * batches.seconds / (end - start))
+        shares["records"].append(100 * (end - trained) / (end - start))
+    recorder.close("success")
+    run.close()
+    return {name: statistics.median(values[10:]) for name, values in shares.items()}
+
+
+def _prepare(folder: Path) -> None:
+    prepare(
+        PrepareConfig(
+            source=["sample"],
+            data_dir=folder / "data",
+            tokenizer="train",
+            vocab_size=2048,
+            tokenizer_dir=folder / "tokenizer",
+            max_documents=2000,
+            progress=False,
+        ),
+        say=lambda _: None,
+    )
+
+
+def _run(folder: Path, workers: int) -> Run:
+    config = load_train_config(
+        preset="tiny",
+        overrides=[
+            *("--data-dir", str(folder / "data"), "--tokenizer-dir", str(folder / "tokenizer")),
+            *("--out-dir", str(folder / f"out-{workers}"), f"--data.init_args.num_workers={workers}"),
+        ],
+    )
+    return set_up(config, say=lambda _: None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variant", nargs="*", help="folder and number of threads, to measure in this process")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out-dir", type=Path)
+    words = parser.parse_args()
+    if words.variant:
+        folder, workers = words.variant
+        report(measure(Path(folder), int(workers), words.steps))
+    else:
+        print(table(rows(words.steps, words.out_dir)))
+
+
+if __name__ == "__main__":
+    main()
