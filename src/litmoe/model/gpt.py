@@ -3,6 +3,7 @@
 Letters: B sequences, T tokens of a sequence, D model width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import litgpt.model
@@ -16,11 +17,14 @@ from litmoe.errors import LitMoEError
 from litmoe.model.experts import Experts
 from litmoe.model.moe import MoE
 from litmoe.model.norm import norm_class
-from litmoe.model.routing import Routing
+from litmoe.model.routing import Routing, route
 
 
 class Block(nn.Module):
     """One transformer layer by LitGPT's rules: pre-norms, optional post-norms, sequential or parallel."""
+
+    compiled_attend: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """:func:`attend` by `torch.compile`, used in training; see :meth:`GPT.compile_blocks`."""
 
     def __init__(self, config: Config, block_idx: int) -> None:
         super().__init__()
@@ -45,16 +49,23 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, *attention_args: Any) -> tuple[Tensor, Routing | None]:
         """The layer's output, (B, T, D), and its routing; None where the layer is dense."""
-        normed_BTD = self.norm_1(x_BTD)
-        h_BTD = x_BTD + self.post_attention_norm(self.attn(normed_BTD, *attention_args))
-        if self.norm_2 is not None:
-            normed_BTD = self.norm_2(x_BTD if self.config.parallel_residual else h_BTD)
+        compiled = self.compiled_attend if self.training else None
+        h_BTD, normed_BTD = (compiled or attend)(self, x_BTD, *attention_args)
         routing = None
         if isinstance(self.mlp, MoE):
             y_BTD, routing = self.mlp(normed_BTD)
         else:
             y_BTD = self.mlp(normed_BTD)
         return h_BTD + self.post_mlp_norm(y_BTD), routing
+
+
+def attend(block: Block, x_BTD: Tensor, *attention_args: Any) -> tuple[Tensor, Tensor]:
+    """The first half of a layer, up to its MLP: the residual stream, and the input of the MLP, both (B, T, D)."""
+    normed_BTD = block.norm_1(x_BTD)
+    h_BTD = x_BTD + block.post_attention_norm(block.attn(normed_BTD, *attention_args))
+    if block.norm_2 is not None:
+        normed_BTD = block.norm_2(x_BTD if block.config.parallel_residual else h_BTD)
+    return h_BTD, normed_BTD
 
 
 class GPT(litgpt.model.GPT):
@@ -119,6 +130,20 @@ class GPT(litgpt.model.GPT):
             if routing is not None:
                 routings.append(routing)
         return self.transformer.ln_f(x_BTD), routings
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have `torch.compile` make the attention half of every block and the router of every MoE layer.
+
+        The experts stay outside: how many tokens each gets is another number every time, and would break the graph
+        or be compiled anew. One compiled function serves all blocks, in training only, where shapes stay the same.
+        Parameters and their names stay as they are.
+        """
+        compiled_attend = torch.compile(attend, fullgraph=True, backend=backend)
+        compiled_route = torch.compile(route, fullgraph=True, backend=backend)
+        for block in self.transformer.h:
+            block.compiled_attend = compiled_attend
+            if isinstance(block.mlp, MoE):
+                block.mlp.compiled_route = compiled_route
 
     def forward(
         self,

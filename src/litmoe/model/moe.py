@@ -3,6 +3,8 @@
 Letters: B sequences, T tokens (of one sequence, or of all where flattened), D model width.
 """
 
+from collections.abc import Callable
+
 from litgpt import Config
 from litgpt.model import GroupedTopkRouter, LLaMAMLP
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ class MoE(nn.Module):
     Raises:
         LitMoEError: for `bias: true` (experts have no biases) and for sizes that do not fit together.
     """
+
+    compiled_route: Callable[..., Routing] | None = None
+    """:func:`route` by `torch.compile`, used in training; see `GPT.compile_blocks`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -36,7 +41,8 @@ class MoE(nn.Module):
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing]:
         """The layer's output, (B, T, D), and the routing of the B*T tokens."""
         x_TD = x_BTD.flatten(0, 1)
-        routing = route(x_TD, self.gate, self.config)
+        compiled = self.compiled_route if self.training else None
+        routing = (compiled or route)(x_TD, self.gate, self.config)
         plan = dispatch_plan(routing.ids_TK, routing.counts_E, row_multiple(x_TD))
         y_BTD = self.experts(x_TD, routing.weights_TK, plan).view_as(x_BTD)
         if self.config.n_shared_expert:

@@ -44,6 +44,8 @@ def announce(run: Run, resume_from: Path | None) -> None:
     }
     if saved := _saved(run):
         lines["memory"] = saved
+    if config.compile:
+        lines["compile"] = "attention, norms and routers; the first step waits for the compiler"
     for name, text in lines.items():
         print(f"{name:<10} {text}", flush=True)
 

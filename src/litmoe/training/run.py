@@ -28,6 +28,7 @@ from litmoe.model.specification import load_model_config, named_model_config, wi
 from litmoe.optim import AdamW
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
+from litmoe.training.compiling import compile_problem
 from litmoe.training.optimizers import make_optimizer, peak_learning_rate, rounds_stochastically
 from litmoe.training.schedule import Horizon, horizon
 
@@ -144,6 +145,9 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
 
     fabric = _fabric(config, say)
     fabric.launch()
+    if config.compile and (problem := compile_problem(fabric.device)) is not None:
+        say(f"compile: torch.compile does not work here, and the run goes on without it ({problem})")
+        config.compile = False
     per_step = config.train.micro_batch_size * fabric.world_size
     if config.train.global_batch_size % per_step:
         raise LitMoEError(
@@ -216,6 +220,8 @@ def assemble(
         gpt.lm_head.weight = gpt.transformer.wte.weight
     gpt.max_seq_length = seq_length
     gpt.set_recompute(config.memory.recompute)
+    if config.compile:
+        gpt.compile_blocks()
     moe = config.moe
     objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
     optimizer = make_optimizer(config.optimizer, gpt, str(config.precision), config.memory, config.seed)
