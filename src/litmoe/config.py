@@ -272,7 +272,7 @@ class TrainConfig:
     optimizer: ClassSpec = field(
         default_factory=lambda: ClassSpec("torch.optim.AdamW", {"lr": 3e-4, "weight_decay": 0.01})
     )
-    """A ``torch.optim.Optimizer``."""
+    """``AdamW``, ``AdamW8bit``, ``AdamW4bit``, ``Muon``, any other of ``torch.optim``, or an import path."""
     moe: MoEArgs = field(default_factory=MoEArgs)
     memory: MemoryArgs = field(default_factory=MemoryArgs)
     schedule: ScheduleArgs = field(default_factory=ScheduleArgs)

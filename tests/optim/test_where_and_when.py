@@ -123,3 +123,29 @@ def test_weights_loaded_in_between_are_what_goes_on() -> None:
     host.step()
     expected = -0.01 * 0.9 * state["state"][0]["momentum_buffer"]
     torch.testing.assert_close(net[0].weight.detach(), expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_can_be_scaled(name: str) -> None:
+    """As 16-mixed does: a step whose scaled gradients overflow is left out, on the host too."""
+    nets = [model() for _ in range(3)]
+    host = HostOptimizer(groups_of(nets[2]), OPTIMIZERS[name])
+    optimizers = [OPTIMIZERS[name](groups_of(nets[0])), OPTIMIZERS[name](groups_of(nets[1])), host]
+    for step in range(3):
+        overflow = step == 1
+        for number, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
+            loss = loss_of(net, step)
+            if number == 0:
+                loss.backward()
+                if not overflow:
+                    optimizer.step()
+            else:
+                scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+                scaler.scale(loss * torch.inf if overflow else loss).backward()
+                scaler.unscale_(optimizer)
+                scaler.step(optimizer)
+                scaler.update()
+            optimizer.zero_grad()
+    for a, b, c in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(b, c)
+        torch.testing.assert_close(a, b)

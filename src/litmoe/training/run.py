@@ -114,14 +114,15 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be continued; read once, at the start."""
-        optimizer = self.config.optimizer.class_path.rpartition(".")[2]
+        path = self.config.optimizer.class_path
         return {
             "model": {k: v for k, v in asdict(self.model_config).items() if k not in ("name", "hf_config")},
             "tokenizer": self.config.tokenizer_dir and tokenizer_fingerprint(self.config.tokenizer_dir),
             "training text": self.batches.fingerprint,
             "order of the data": self.config.data.init_args.get("seed", 42),
             "tokens per window": self.seq_length,
-            "optimizer": optimizer,
+            # torchao keeps the same moments in another form
+            "optimizer": path if path.startswith("torchao.") else path.rpartition(".")[2],
             "tied embeddings": bool(self.config.train.tie_embeddings),
         }
 
