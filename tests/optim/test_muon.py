@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from litmoe.optim import AdamW, Muon
 from litmoe.optim.muon import orthogonalised
@@ -54,18 +55,29 @@ def test_the_experts_of_a_stack_are_single_matrices() -> None:
     torch.testing.assert_close(torch.cat(rows), joint.detach())
 
 
+def test_experts_in_pieces_are_experts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for piece in (1, 2 * 12 * 8, 1 << 20):
+        monkeypatch.setattr("litmoe.optim.muon.PIECE", piece)
+        torch.manual_seed(0)
+        stack = torch.nn.Parameter(torch.randn(5, 12, 8))
+        optimizer = Muon([stack], **ARGUMENTS)
+        for _ in range(2):
+            stack.grad = torch.randn_like(stack)
+            optimizer.step()
+        results.append(stack.detach())
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
+
+
 def test_singular_values_become_about_one() -> None:
     torch.manual_seed(0)
-    matrices = torch.randn(4, 2, 30, 20)
-    values = torch.linalg.svdvals(orthogonalised(matrices, 5))
+    matrices_MRD = torch.randn(8, 30, 20)
+    values = torch.linalg.svdvals(orthogonalised(matrices_MRD, 5))
     assert values.min() > 0.5 and values.max() < 1.3
-    u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
-    assert (
-        torch.nn.functional.cosine_similarity(
-            orthogonalised(matrices, 5).flatten(2), (u @ vt).flatten(2), dim=-1
-        ).min()
-        > 0.95
-    )
+    u, _, vt = torch.linalg.svd(matrices_MRD, full_matrices=False)
+    cosines = F.cosine_similarity(orthogonalised(matrices_MRD, 5).flatten(1), (u @ vt).flatten(1), dim=-1)
+    assert cosines.min() > 0.95
     assert not orthogonalised(torch.zeros(2, 3, 4), 5).any()
 
 

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from litmoe.optim.adamw import AdamW, check_ranges, check_shares, new_moments, update_adamw
 from litmoe.optim.base import PlainStateOptimizer
-from litmoe.optim.rounding import write
+from litmoe.optim.rounding import Noise, write
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration, by Keller Jordan: steep at zero, and within 0.7 to 1.2 after five rounds."""
+
+PIECE = 1 << 22
+"""Numbers whose matrices are updated together: so many experts of a stack, at least one."""
 
 
 class Muon(AdamW):
@@ -99,28 +102,38 @@ class Muon(AdamW):
         if group["matrices"] is None:
             update_adamw(parameter, grad, state, group, noise)
             return
-        momentum = group["momentum"]
-        mean, grad = state["momentum_buffer"].float(), grad.float()
-        mean = mean.lerp(grad, 1 - momentum)
-        write(state["momentum_buffer"], mean, noise)
-        direction = grad.lerp(mean, momentum) if group["nesterov"] else mean
-        weight = parameter.float().mul(1 - group["lr"] * group["weight_decay"])
-        rows = list(group["matrices"]) or [parameter.size(-2)]
-        for part, matrix in zip(direction.split(rows, -2), weight.split(rows, -2), strict=True):
-            # Moonlight: updates get the root mean square of AdamW's, about 0.2, whatever their shape
-            size = group["lr"] * 0.2 * math.sqrt(max(part.shape[-2:]))
-            matrix.sub_(orthogonalised(part, group["ns_steps"]), alpha=size)
-        write(parameter, weight, noise)
+        shape = (-1, *parameter.shape[-2:])
+        tensors = (parameter.view(shape), grad.reshape(shape), state["momentum_buffer"].view(shape))
+        together = max(1, PIECE // tensors[0][0].numel())
+        for weight_MRD, grad_MRD, mean_MRD in zip(*(t.split(together) for t in tensors), strict=True):
+            _update_matrices(weight_MRD, grad_MRD, mean_MRD, group, noise)
 
 
-def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
-    """About U V^T of every matrix U S V^T in the last two dimensions, fp32: singular values become 0.7 to 1.2.
+def _update_matrices(
+    weight_MRD: Tensor, grad_MRD: Tensor, mean_MRD: Tensor, group: dict[str, Any], noise: Noise | None
+) -> None:
+    """One step of some of a parameter's matrices, in place."""
+    momentum = group["momentum"]
+    grad = grad_MRD.float()
+    mean = mean_MRD.float().lerp(grad, 1 - momentum)
+    write(mean_MRD, mean, noise)
+    direction = grad.lerp(mean, momentum) if group["nesterov"] else mean
+    weight = weight_MRD.float().mul(1 - group["lr"] * group["weight_decay"])
+    rows = list(group["matrices"]) or [weight.size(1)]
+    for part, matrix in zip(direction.split(rows, 1), weight.split(rows, 1), strict=True):
+        # Moonlight: updates get the root mean square of AdamW's, about 0.2, whatever their shape
+        size = group["lr"] * 0.2 * math.sqrt(max(part.shape[1:]))
+        matrix.sub_(orthogonalised(part, group["ns_steps"]), alpha=size)
+    write(weight_MRD, weight, noise)
+
+
+def orthogonalised(matrices_MRD: Tensor, steps: int) -> Tensor:
+    """About U V^T of every matrix U S V^T, (M, R, D) fp32: singular values become 0.7 to 1.2.
 
     A matrix of zeros stays one. Products are in bf16 on CUDA, which is what they cost least in there, and enough.
     """
     a, b, c = COEFFICIENTS
-    dtype = torch.bfloat16 if matrices.device.type == "cuda" else torch.float32
-    x_MRD = matrices.reshape(-1, *matrices.shape[-2:]).to(dtype)
+    x_MRD = matrices_MRD.to(torch.bfloat16 if matrices_MRD.device.type == "cuda" else torch.float32)
     tall = x_MRD.size(1) > x_MRD.size(2)
     if tall:
         x_MRD = x_MRD.mT
@@ -130,4 +143,4 @@ def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
         x_MRD = torch.baddbmm(
             x_MRD, torch.baddbmm(gram_MRR, gram_MRR, gram_MRR, beta=b, alpha=c), x_MRD, beta=a
         )
-    return (x_MRD.mT if tall else x_MRD).reshape(matrices.shape).float()
+    return (x_MRD.mT if tall else x_MRD).float()
