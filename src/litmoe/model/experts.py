@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from litmoe.model.precision import compute_dtype
 from litmoe.model.routing import DispatchPlan
 
+Backend = Literal["loop", "grouped"]
+
 
 class _LoopExperts(torch.autograd.Function):
     """`y_t = sum_k weight_tk * w2[e] (silu(w1[e] x_t) * w3[e] x_t)` with e the k-th expert of token t.
@@ -133,7 +135,7 @@ class _GroupedExperts(torch.autograd.Function):
         return dx_TD, dweight_A[plan.inverse_TK], dw13_EID, dw2_EDI, None, None
 
 
-def choose_backend(device: torch.device, dtype: torch.dtype) -> Literal["loop", "grouped"]:
+def choose_backend(device: torch.device, dtype: torch.dtype) -> Backend:
     """How to multiply in `dtype`: grouped where PyTorch has a kernel for it, else expert by expert."""
     if device.type == "cuda" and dtype == torch.bfloat16 and torch.version.hip is None:
         return "grouped" if torch.cuda.get_device_capability(device)[0] in (9, 10) else "loop"
@@ -199,6 +201,8 @@ class Experts(nn.Module):
 
     recompute: bool = False
     """Training: keep only the input, and work the pre-activations out again in the backward."""
+    backend: Backend | None = None
+    """How to multiply; None: what :func:`choose_backend` says of the device and type of the input."""
 
     def __init__(self, n_expert: int, n_embd: int, width: int) -> None:
         super().__init__()
@@ -214,7 +218,7 @@ class Experts(nn.Module):
 
     def forward(self, x_TD: Tensor, weights_TK: Tensor, plan: DispatchPlan) -> Tensor:
         """Weighted sum of every token's experts, (T, D), in the type of `x_TD`."""
-        backend = choose_backend(x_TD.device, compute_dtype(x_TD))
+        backend = self.backend or choose_backend(x_TD.device, compute_dtype(x_TD))
         function = _GroupedExperts if backend == "grouped" else _LoopExperts
         y_TD: Tensor = function.apply(x_TD, weights_TK, self.w13_EID, self.w2_EDI, plan, self.recompute)
         return y_TD
