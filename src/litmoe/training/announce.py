@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 
 from litmoe.checkpoint import readable
+from litmoe.model.experts import choose_backend
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
+from litmoe.model.precision import product_dtype
 from litmoe.training.optimizers import describe
 from litmoe.training.run import Run
 from litmoe.training.saving import host_bytes
@@ -36,7 +38,7 @@ def announce(run: Run, resume_from: Path | None) -> None:
         f"{run.accumulation} micro-batch(es) of {config.train.micro_batch_size} on {fabric.world_size} device(s)",
         "run": extent,
         "compute": f"{per_token / 1e9:.4g} GFLOP per token, {per_token * tokens / 1e12:,.4g} TFLOP in all",
-        "device": f"{device}; precision {config.precision}",
+        "device": f"{device}; precision {config.precision}" + _experts(run),
         "balance": _balance(run),
         "optimizer": describe(run.optimizer.optimizer, str(config.precision)),
         "start": start,
@@ -48,6 +50,14 @@ def announce(run: Run, resume_from: Path | None) -> None:
         lines["compile"] = "attention, norms and routers; the first step waits for the compiler"
     for name, text in lines.items():
         print(f"{name:<10} {text}", flush=True)
+
+
+def _experts(run: Run) -> str:
+    """How the experts are multiplied."""
+    if not run.model_config.n_expert:
+        return ""
+    backend = choose_backend(run.fabric.device, product_dtype(str(run.config.precision)))
+    return "; " + {"loop": "experts one by one", "grouped": "experts by grouped products"}[backend]
 
 
 def _saved(run: Run) -> str:

@@ -14,6 +14,7 @@ from litmoe.config import TrainConfig
 from litmoe.config_checks import check
 from litmoe.errors import LitMoEError
 from litmoe.model.flops import flops_per_token
+from litmoe.model.precision import product_dtype
 from litmoe.training import resume
 from litmoe.training.announce import announce
 from litmoe.training.faults import is_out_of_memory, leave_out, make_room, problem_of, roll_back
@@ -225,8 +226,7 @@ def _peak_flops(run: Run) -> float | None:
     """FLOP/s that all devices could do at best in this precision; None for devices that nobody has listed."""
     if run.fabric.device.type != "cuda":
         return None
-    dtype = {"3": torch.float32, "b": torch.bfloat16, "1": torch.float16}[str(run.config.precision)[0]]
-    per_device = get_available_flops(run.fabric.device, dtype)
+    per_device = get_available_flops(run.fabric.device, product_dtype(str(run.config.precision)))
     return per_device * run.fabric.world_size if per_device else None
 
 
