@@ -274,6 +274,8 @@ class TrainConfig:
     )
     """``AdamW``, ``AdamW8bit``, ``AdamW4bit``, ``Muon``, any other of ``torch.optim``, or an import path."""
     moe: MoEArgs = field(default_factory=MoEArgs)
+    head_z_coefficient: float = 0.0
+    """Weight of the z-loss on the logits of the language-model head (PaLM, arXiv 2204.02311, has 1e-4)."""
     memory: MemoryArgs = field(default_factory=MemoryArgs)
     schedule: ScheduleArgs = field(default_factory=ScheduleArgs)
     sample: SampleArgs = field(default_factory=SampleArgs)

@@ -45,6 +45,7 @@ def check(config: TrainConfig) -> None:
         "train.min_lr": train.min_lr,
         "moe.switch_coefficient": moe.switch_coefficient,
         "moe.z_coefficient": moe.z_coefficient,
+        "head_z_coefficient": config.head_z_coefficient,
         "moe.bias_update_speed": moe.bias_update_speed,
         "sample.temperature": sample.temperature,
         "sample.final": sample.final,

@@ -11,7 +11,8 @@ OPTIONS = {
     "plain": {},
     "bias": {"bias": torch.linspace(-1, 1, V)},
     "softcap": {"softcap": 0.7},
-    "both": {"bias": torch.linspace(-1, 1, V), "softcap": 0.7},
+    "z": {"z_coefficient": 0.3},
+    "all": {"bias": torch.linspace(-1, 1, V), "softcap": 0.7, "z_coefficient": 0.3},
 }
 
 
@@ -23,11 +24,14 @@ def data():
     return torch.randn(T, D), torch.randn(V, D) / 3, targets_T
 
 
-def reference(x_TD, weight_VD, targets_T, bias=None, softcap=None, reduction="mean"):
+def reference(x_TD, weight_VD, targets_T, bias=None, softcap=None, reduction="mean", z_coefficient=0.0):
     logits_TV = F.linear(x_TD, weight_VD, bias)
     if softcap is not None:
         logits_TV = softcap * torch.tanh(logits_TV / softcap)
-    return F.cross_entropy(logits_TV.float(), targets_T, reduction=reduction)
+    loss = F.cross_entropy(logits_TV.float(), targets_T, reduction=reduction)
+    if z_coefficient:
+        loss = loss + z_coefficient * logits_TV[targets_T != -100].logsumexp(1).square().mean()
+    return loss
 
 
 def leaves(*tensors):
@@ -41,11 +45,13 @@ def test_loss_and_gradients_are_those_of_the_logits(data, options, chunk):
     bias = {"bias": options["bias"].clone().requires_grad_()} if "bias" in options else {}
     ours, theirs = leaves(x_TD, weight_VD), leaves(x_TD, weight_VD)
     bias_theirs = {name: value.detach().clone().requires_grad_() for name, value in bias.items()}
-    loss = linear_cross_entropy(*ours, targets_T, chunk=chunk, **options | bias)
+    loss, cross_entropy = linear_cross_entropy(*ours, targets_T, chunk=chunk, **options | bias)
     expected = reference(*theirs, targets_T, **options | bias_theirs)
     (3 * loss).backward()  # the incoming gradient counts
     (3 * expected).backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    without_z = reference(*theirs, targets_T, **{**options, "z_coefficient": 0.0})
+    torch.testing.assert_close(cross_entropy, without_z.detach(), rtol=1e-6, atol=0)
     ours += bias.values()
     theirs += bias_theirs.values()
     for mine, other in zip(ours, theirs, strict=True):
@@ -58,17 +64,19 @@ def test_gradcheck(data, softcap):
     bias = torch.randn(9, dtype=torch.float64)
     inputs = leaves(x_TD, weight_VD, bias)
     assert torch.autograd.gradcheck(
-        lambda x, w, b: linear_cross_entropy(x, w, targets_T.long() % 9, chunk=4, bias=b, softcap=softcap),
+        lambda x, w, b: linear_cross_entropy(
+            x, w, targets_T.long() % 9, chunk=4, bias=b, softcap=softcap, z_coefficient=0.1
+        )[0],
         inputs,
     )
 
 
 def test_evaluation_sees_the_loss_of_training_to_the_bit(data):
     x_TD, weight_VD, targets_T = data
-    training = linear_cross_entropy(*leaves(x_TD, weight_VD), targets_T, chunk=8)
-    assert torch.equal(linear_cross_entropy(x_TD, weight_VD, targets_T, chunk=8), training)
+    training, _ = linear_cross_entropy(*leaves(x_TD, weight_VD), targets_T, chunk=8)
+    assert torch.equal(linear_cross_entropy(x_TD, weight_VD, targets_T, chunk=8)[0], training)
     with torch.no_grad():
-        evaluation = linear_cross_entropy(*leaves(x_TD, weight_VD), targets_T, chunk=8)
+        evaluation, _ = linear_cross_entropy(*leaves(x_TD, weight_VD), targets_T, chunk=8)
     assert torch.equal(evaluation, training) and not evaluation.requires_grad
 
 
@@ -90,7 +98,7 @@ def test_token_losses(data):
 def test_only_ignored_targets_give_zero_and_zero_gradients(data):
     x_TD, weight_VD, _ = data
     inputs = leaves(x_TD, weight_VD)
-    loss = linear_cross_entropy(*inputs, torch.full((T,), -100))
+    loss, _ = linear_cross_entropy(*inputs, torch.full((T,), -100))
     loss.backward()
     assert loss == 0
     assert all((leaf.grad == 0).all() for leaf in inputs)
@@ -100,10 +108,10 @@ def test_only_ignored_targets_give_zero_and_zero_gradients(data):
 def test_autocast_is_fp32_up_to_rounding(data, dtype):
     x_TD, weight_VD, targets_T = data
     exact, rounded = leaves(x_TD, weight_VD), leaves(x_TD, weight_VD)
-    expected = linear_cross_entropy(*exact, targets_T)
+    expected, _ = linear_cross_entropy(*exact, targets_T)
     expected.backward()
     with torch.autocast("cpu", dtype):
-        loss = linear_cross_entropy(*rounded, targets_T, chunk=8)
+        loss, _ = linear_cross_entropy(*rounded, targets_T, chunk=8)
     loss.backward()
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=torch.finfo(dtype).eps, atol=0)
@@ -117,7 +125,7 @@ def test_fp16_does_not_round_small_gradients_to_zero():
     torch.manual_seed(0)
     inputs = leaves(torch.randn(2048, 8), torch.zeros(10_000, 8))
     with torch.autocast("cpu", torch.float16):
-        loss = linear_cross_entropy(*inputs, torch.zeros(2048, dtype=torch.int64))
+        loss, _ = linear_cross_entropy(*inputs, torch.zeros(2048, dtype=torch.int64))
     loss.backward()
     expected = inputs[0].sum(0) / 2048 / 10_000  # every wrong token's row
     assert (inputs[1].grad[5] - expected).norm() < 0.01 * expected.norm()
@@ -127,7 +135,7 @@ def test_bf16_parameters(data):
     x_TD, weight_VD, targets_T = data
     inputs = leaves(x_TD.bfloat16(), weight_VD.bfloat16())
     exact = leaves(*(leaf.detach().float() for leaf in inputs))
-    loss = linear_cross_entropy(*inputs, targets_T, chunk=8)
+    loss, _ = linear_cross_entropy(*inputs, targets_T, chunk=8)
     loss.backward()
     reference(*exact, targets_T).backward()
     assert loss.dtype == torch.float32

@@ -21,21 +21,29 @@ def linear_cross_entropy(
     chunk: int = 256,
     bias: Tensor | None = None,
     softcap: float | None = None,
-) -> Tensor:
-    """Mean over the targets of `cross_entropy(x @ weight.T + bias, targets)`, an fp32 scalar.
+    z_coefficient: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a head to be minimised, and the cross-entropy in it, detached; both fp32 scalars.
+
+    The cross-entropy is the mean over the targets of `cross_entropy(x @ weight.T + bias, targets)`. The loss adds
+    `z_coefficient` times the mean of `logsumexp(logits)**2`, the z-loss of PaLM (arXiv 2204.02311, with 1e-4),
+    which keeps logits from drifting.
 
     Targets equal to `ignore_index` do not count; with no other, the loss is 0. `softcap` bends the logits
     to `softcap * tanh(logits / softcap)`. Logits exist for `chunk` tokens at a time: the gradient is worked
     out in the forward, where they are at hand, which is faster than making them again in the backward.
-    Without grad mode no gradient is worked out. Products run in the type of autocast; log-sum-exp, loss and
-    the sum of the weight's gradient over chunks are in fp32 (fp64 for fp64).
+    Without grad mode neither gradient nor z-loss is worked out. Products run in the type of autocast;
+    log-sum-exp, loss and the sum of the weight's gradient over chunks are in fp32 (fp64 for fp64).
     """
     wants_grad = torch.is_grad_enabled() and (x_TD.requires_grad or weight_VD.requires_grad)
     if not wants_grad:
         losses_T = token_losses(x_TD, weight_VD, targets_T, ignore_index, chunk, bias, softcap)
-        return losses_T.sum() / (targets_T != ignore_index).sum().clamp(min=1)
-    loss: Tensor = _LinearCrossEntropy.apply(x_TD, weight_VD, bias, targets_T, ignore_index, chunk, softcap)
-    return loss
+        mean = losses_T.sum() / (targets_T != ignore_index).sum().clamp(min=1)
+        return mean, mean
+    losses: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
+        x_TD, weight_VD, bias, targets_T, ignore_index, chunk, softcap, z_coefficient
+    )
+    return losses
 
 
 @torch.no_grad()
@@ -74,13 +82,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ignore_index: int,
         chunk: int,
         softcap: float | None,
-    ) -> Tensor:
+        z_coefficient: float,
+    ) -> tuple[Tensor, Tensor]:
         w_VD = weight_VD.to(compute_dtype(x_TD))
         sum_dtype = torch.promote_types(w_VD.dtype, torch.float32)
         dx_TD = torch.empty_like(x_TD)
         dw_VD = torch.zeros_like(weight_VD, dtype=sum_dtype)
         db_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=sum_dtype)
-        losses = []
+        losses, z_sum = [], torch.zeros((), dtype=sum_dtype, device=x_TD.device)
         for x_CD, targets_C, dx_CD in zip(
             x_TD.split(chunk), targets_T.split(chunk), dx_TD.split(chunk), strict=True
         ):
@@ -88,7 +97,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_CV = F.log_softmax(logits_CV, dim=-1)
             losses.append(F.nll_loss(d_CV, targets_C, ignore_index=ignore_index, reduction="none"))
             counts_C1 = (targets_C != ignore_index).unsqueeze(1)
-            d_CV.exp_().scatter_add_(1, targets_C.unsqueeze(1) * counts_C1, -counts_C1.to(d_CV.dtype))
+            if z_coefficient:
+                lse_C1 = logits_CV.logsumexp(1, keepdim=True)
+                z_sum += (lse_C1.square() * counts_C1).sum()
+            d_CV.exp_()
+            if z_coefficient:  # d(lse**2) = 2 lse softmax
+                d_CV.mul_(1 + 2 * z_coefficient * lse_C1)
+            d_CV.scatter_add_(1, targets_C.unsqueeze(1) * counts_C1, -counts_C1.to(d_CV.dtype))
             d_CV.mul_(counts_C1)
             if softcap is not None:
                 d_CV.mul_(1 - (logits_CV / softcap).square())
@@ -104,15 +119,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     dw_VD += d_CV.T @ x_CD.to(w_VD.dtype)
         n_targets = (targets_T != ignore_index).sum().clamp(min=1)
         ctx.save_for_backward(dx_TD, dw_VD.to(weight_VD.dtype), db_V, n_targets)
-        return torch.cat(losses).sum() / n_targets
+        cross_entropy = torch.cat(losses).sum() / n_targets
+        loss = cross_entropy + z_coefficient * z_sum / n_targets
+        ctx.mark_non_differentiable(cross_entropy)
+        return loss, cross_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         dx_TD, dw_VD, db_V, n_targets = ctx.saved_tensors
         scale = dloss / n_targets
         db_V = None if db_V is None else db_V * scale
-        return dx_TD * scale, dw_VD * scale, db_V, None, None, None, None
+        return dx_TD * scale, dw_VD * scale, db_V, None, None, None, None, None
 
 
 def _logits(x_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> Tensor:

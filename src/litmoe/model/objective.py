@@ -21,9 +21,10 @@ class StepLosses(NamedTuple):
     """
 
     total: Tensor
-    """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, the scalar to differentiate."""
+    """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, and the head's z-loss where it has
+    a coefficient: the scalar to differentiate."""
     cross_entropy: Tensor
-    """Mean over the tokens, in nats."""
+    """Mean over the tokens, in nats; the head's z-loss is not in it."""
     switch: Tensor
     """Switch balance loss, mean over layers; 1.0 when the load is even."""
     z: Tensor
@@ -39,11 +40,18 @@ class StepLosses(NamedTuple):
 class Objective(nn.Module):
     """A GPT with its losses: the module that DDP or FSDP wraps, with one forward per micro-batch."""
 
-    def __init__(self, model: GPT, switch_coefficient: float = 0.01, z_coefficient: float = 1e-3) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        switch_coefficient: float = 0.01,
+        z_coefficient: float = 1e-3,
+        head_z_coefficient: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = model
         self.switch_coefficient = switch_coefficient
         self.z_coefficient = z_coefficient
+        self.head_z_coefficient = head_z_coefficient
 
     def forward(self, idx_BT: Tensor, targets_BT: Tensor, load_LE: Tensor | None = None) -> StepLosses:
         """Losses of one micro-batch.
@@ -58,12 +66,13 @@ class Objective(nn.Module):
         """
         x_BTD, routings = self.model.hidden(idx_BT)
         head = self.model.lm_head
-        cross_entropy = linear_cross_entropy(
+        head_loss, cross_entropy = linear_cross_entropy(
             x_BTD.flatten(0, 1),
             head.weight,
             targets_BT.flatten(),
             bias=head.bias,
             softcap=self.model.config.final_logit_softcapping,
+            z_coefficient=self.head_z_coefficient,
         )
         if routings:
             p_LE = torch.stack([routing.p_E for routing in routings])
@@ -76,6 +85,6 @@ class Objective(nn.Module):
             counts_LE = p_LE.long()
             entropy_L = switch_loss(p_LE)
             switch = z = cross_entropy.new_zeros(())
-        total = cross_entropy + self.switch_coefficient * switch + self.z_coefficient * z
+        total = head_loss + self.switch_coefficient * switch + self.z_coefficient * z
         reported = (cross_entropy, switch, z, counts_LE, p_LE, entropy_L)
         return StepLosses(total, *(value.detach() for value in reported))

@@ -224,7 +224,12 @@ def assemble(
     if config.compile:
         gpt.compile_blocks()
     moe = config.moe
-    objective = Objective(gpt, moe.switch_coefficient if moe.balance == "switch" else 0.0, moe.z_coefficient)
+    objective = Objective(
+        gpt,
+        switch_coefficient=moe.switch_coefficient if moe.balance == "switch" else 0.0,
+        z_coefficient=moe.z_coefficient,
+        head_z_coefficient=config.head_z_coefficient,
+    )
     optimizer = make_optimizer(config.optimizer, gpt, str(config.precision), config.memory, config.seed)
     if fabric.world_size > 1 and rounds_stochastically(optimizer) and not isinstance(optimizer, AdamW):
         raise LitMoEError(
