@@ -1,0 +1,112 @@
+"""A whole training step against ``litgpt.GPT`` with LitGPT's loss: forward, backward, clipping, AdamW.
+
+    python benchmarks/training_step.py [--repeats 1] [--iterations 8]
+
+The model, window and micro-batch of the tiny preset, with random weights and random tokens, new ones every step, so
+that the experts' loads change as they do in training. Both sides have the same weights, precision, optimizer
+(``torch.optim.AdamW``, fused) and clipping, and LitGPT ``chunked_cross_entropy``; one process and one thread per
+variant. The losses of the first step must be equal. ``--compile`` of ours is a variant of its own, its compilation
+not counted. bf16 is left out where the CPU has no instructions for it: litmoe itself refuses it there.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import litgpt
+import torch
+from expert_layer import _cpu_has_bf16
+from litgpt.utils import chunked_cross_entropy
+from measuring import Row, clock, interleaved, report, table, variant
+from torch import Tensor
+
+from litmoe.config_files import load_train_config
+from litmoe.model.gpt import GPT
+from litmoe.model.objective import Objective
+
+BATCH = 4
+
+
+def rows(repeats: int = 1, iterations: int = 8) -> list[Row]:
+    """Tokens per second of ours, plain and compiled, and of LitGPT."""
+    found = []
+    for dtype in ("fp32", "bf16") if _cpu_has_bf16() else ("fp32",):
+        words = (dtype, "--iterations", str(iterations))
+        sides = {
+            side: partial(variant, __file__, side, *words, threads=1)
+            for side in ("ours", "compiled", "litgpt")
+        }
+        results = interleaved(sides, repeats)
+        close = 1e-4 if dtype == "fp32" else 1e-2
+        assert abs(results["ours"]["loss"] - results["litgpt"]["loss"]) < close, "another loss"
+        assert abs(results["ours"]["loss"] - results["compiled"]["loss"]) < close, "another loss"
+        for side, name in (("ours", ""), ("compiled", ", --compile")):
+            figure = f"training step, tiny preset, {dtype}{name}"
+            speeds = [results[which]["speed"] for which in (side, "litgpt")]
+            found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
+    return found
+
+
+def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
+    """Tokens per second, the median over steps, and the cross-entropy of the first."""
+    fields = load_train_config(preset="tiny").model_config
+    assert isinstance(fields, dict)
+    config = litgpt.Config(**fields)
+    torch.manual_seed(0)
+    model = GPT(config)
+    weights = model.state_dict()
+    if side == "litgpt":
+        theirs = litgpt.GPT(config)
+        theirs.load_state_dict(weights)
+        module, loss_of = theirs, partial(_litgpt_loss, theirs)
+    else:
+        if side == "compiled":
+            model.compile_blocks()
+        module, loss_of = model, _ours(model)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    seconds, first = [], 0.0
+    for number in range(iterations + 3):
+        idx_BT = torch.randint(config.vocab_size, (BATCH, config.block_size + 1), generator=generator)
+        start = clock()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype_name == "bf16"):
+            total, cross_entropy = loss_of(idx_BT[:, :-1], idx_BT[:, 1:])
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(clock() - start)
+        first = first if number else float(cross_entropy.detach())
+    return {"speed": BATCH * config.block_size / statistics.median(seconds[3:]), "loss": first}
+
+
+def _ours(model: GPT) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    objective = Objective(model)
+
+    def loss_of(idx_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        losses = objective(idx_BT, targets_BT)
+        return losses.total, losses.cross_entropy
+
+    return loss_of
+
+
+def _litgpt_loss(model: litgpt.GPT, idx_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+    loss = chunked_cross_entropy(model(idx_BT), targets_BT)
+    return loss, loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variant", nargs="*", help="side and type, to measure in this process")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=8)
+    words = parser.parse_args()
+    if words.variant:
+        report(measure(*words.variant, words.iterations))
+    else:
+        print(table(rows(words.repeats, words.iterations)))
+
+
+if __name__ == "__main__":
+    main()
