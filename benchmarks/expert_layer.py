@@ -2,11 +2,12 @@
 
     python benchmarks/expert_layer.py [--repeats 1] [--iterations 5] [--bf16]
 
-2048 tokens, top-2 of 8 experts; width 768 with experts of 2048, and width 256 with experts of 512. One process and
-one thread per variant, new tokens (and so new loads) every iteration. "bare products" are the layer's matrix products
-with even loads and nothing else: what no layer can beat. Also: the activations kept for the backward, beside those
-that autograd keeps for LitGPT's layer. Both layers have the same weights, and must give the same output and gradient.
-bf16 is left out where the CPU has no instructions for it, unless asked for: litmoe itself refuses it there.
+2048 tokens, top-2 of 8 experts; width 768 with experts of 2048, and width 256 with experts of 512. One process
+and one thread per variant, new tokens (and so new loads) every iteration. "bare products" are the layer's
+matrix products with even loads and nothing else: what no layer can beat. Also: the activations kept for the
+backward, beside those that autograd keeps for LitGPT's layer. Both layers have the same weights, and must give
+the same output and gradient. bf16 is left out where the CPU has no instructions for it, unless asked for:
+litmoe itself refuses it there.
 """
 
 import argparse

@@ -3,9 +3,10 @@
     python benchmarks/loss_head.py [--repeats 1] [--iterations 3] [--bf16]
 
 Ours (``litmoe.model.loss.linear_cross_entropy``) against plain logits with ``F.cross_entropy``, against torch's
-``F.linear_cross_entropy`` where there is one, and against the three bare matrix products; one process and one thread
-per variant. Memory is the peak of the process above what it had with inputs, gradients and a first small call done
-(Linux and macOS). Loss and gradient must be equal. bf16 is left out where the CPU has no instructions for it.
+``F.linear_cross_entropy`` where there is one, and against the three bare matrix products; one process and one
+thread per variant. Memory is the peak of the process above what it had with inputs, gradients and a first small
+call done (Linux and macOS). Loss and gradient must be equal. bf16 is left out where the CPU has no instructions
+for it.
 """
 
 import argparse

@@ -2,11 +2,12 @@
 
     python benchmarks/training_step.py [--repeats 1] [--iterations 8]
 
-The model, window and micro-batch of the tiny preset, with random weights and random tokens, new ones every step, so
+The model, window and micro-batch of the tiny preset, with random weights and random tokens, new every step, so
 that the experts' loads change as they do in training. Both sides have the same weights, precision, optimizer
-(``torch.optim.AdamW``, fused) and clipping, and LitGPT ``chunked_cross_entropy``; one process and one thread per
-variant. The losses of the first step must be equal. ``--compile`` of ours is a variant of its own, its compilation
-not counted. bf16 is left out where the CPU has no instructions for it: litmoe itself refuses it there.
+(``torch.optim.AdamW``, fused) and clipping, and LitGPT ``chunked_cross_entropy``; one process and one thread
+per variant. The losses of the first step must be equal. ``--compile`` of ours is a variant of its own, its
+compilation not counted. bf16 is left out where the CPU has no instructions for it: litmoe itself refuses it
+there.
 """
 
 import argparse

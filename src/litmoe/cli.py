@@ -92,6 +92,13 @@ def evaluate_command(words: Sequence[str], program: str) -> None:
     evaluate(config)
 
 
+def bench_command(words: Sequence[str], program: str) -> None:
+    """Measure training and generation on this machine, as a table to paste."""
+    from litmoe.insight.bench import bench_command
+
+    bench_command(words, program)
+
+
 COMMANDS: dict[str, Command] = {
     "prepare": prepare_command,
     "train": train_command,
@@ -101,6 +108,7 @@ COMMANDS: dict[str, Command] = {
     "import": import_command,
     "wandb-dataset": wandb_dataset_command,
     "verify-resume": verify_resume_command,
+    "bench": bench_command,
 }
 
 

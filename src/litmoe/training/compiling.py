@@ -1,8 +1,18 @@
 """Whether ``torch.compile`` works on a machine: it needs a C++ compiler for a CPU, and Triton for a GPU."""
 
+from collections.abc import Callable
+
 import torch
 
+from litmoe.config import TrainConfig
 from litmoe.config_files import one_line
+
+
+def settle_compile(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> None:
+    """Switch ``compile`` off, and say so, where nothing can be compiled."""
+    if config.compile and (problem := compile_problem(device)) is not None:
+        say(f"compile: torch.compile does not work here, and the run goes on without it ({problem})")
+        config.compile = False
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -28,7 +28,7 @@ from litmoe.model.specification import load_model_config, named_model_config, wi
 from litmoe.optim import AdamW
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
-from litmoe.training.compiling import compile_problem
+from litmoe.training.compiling import settle_compile
 from litmoe.training.optimizers import make_optimizer, peak_learning_rate, rounds_stochastically
 from litmoe.training.schedule import Horizon, horizon
 
@@ -144,11 +144,9 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
     if config.wandb_checkpoints:
         model_artifact_name(model_config.name)
 
-    fabric = _fabric(config, say)
+    fabric = make_fabric(config, say)
     fabric.launch()
-    if config.compile and (problem := compile_problem(fabric.device)) is not None:
-        say(f"compile: torch.compile does not work here, and the run goes on without it ({problem})")
-        config.compile = False
+    settle_compile(config, fabric.device, say)
     per_step = config.train.micro_batch_size * fabric.world_size
     if config.train.global_batch_size % per_step:
         raise LitMoEError(
@@ -289,7 +287,7 @@ def _model_config(config: TrainConfig) -> Config:
     return model_config
 
 
-def _fabric(config: TrainConfig, say: Callable[[str], None]) -> Fabric:
+def make_fabric(config: TrainConfig, say: Callable[[str], None]) -> Fabric:
     """Fabric for the chosen devices; settles the precision in the configuration."""
     accelerator = config.accelerator
     if accelerator == "cuda" and not torch.cuda.is_available():

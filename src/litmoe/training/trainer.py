@@ -131,7 +131,7 @@ def _fit(
     """
     config, plan = run.config, run.plan
     per_token = flops_per_token(run.model_config, run.seq_length)
-    peak_flops = _peak_flops(run)
+    best_flops = peak_flops(run)
     started = time.perf_counter()
     step_seconds: list[float] = []
     if config.eval.initial_validation and run.state.step == 0:
@@ -150,8 +150,8 @@ def _fit(
         row = row_of(run, figures, lr)
         row["tokens_per_second"] = plan.tokens_per_step * len(step_seconds) / sum(step_seconds)
         row["flops_per_second"] = row["tokens_per_second"] * per_token
-        if peak_flops:
-            row["mfu"] = row["flops_per_second"] / peak_flops
+        if best_flops:
+            row["mfu"] = row["flops_per_second"] / best_flops
         if state.step % config.eval.interval == 0 or (last and config.eval.final_validation):
             row["val_loss"] = validate(run)
             if (bits := _bits_per_byte(run)) is not None:
@@ -222,7 +222,7 @@ def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tup
         return figures, lr
 
 
-def _peak_flops(run: Run) -> float | None:
+def peak_flops(run: Run) -> float | None:
     """FLOP/s that all devices could do at best in this precision; None for devices that nobody has listed."""
     if run.fabric.device.type != "cuda":
         return None

@@ -1,0 +1,1 @@
+"""What a run will need, and what it does: the memory plan."""
