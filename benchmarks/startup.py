@@ -14,7 +14,6 @@ Transformers. ``--everything`` measures in this environment as it is.
 """
 
 import argparse
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -22,13 +21,15 @@ import sys
 import tempfile
 import time
 import tomllib
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from measuring import ROOT, Row, interleaved, table
-from packaging.requirements import Requirement
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from environments import linked_environment
 
 from litmoe.config import PrepareConfig
 from litmoe.config_files import load_train_config
@@ -104,36 +105,6 @@ def seconds_to(mark: str, words: Sequence[str], folder: Path, environment: dict[
                 process.kill()
                 return taken
     raise RuntimeError("".join(said[-20:]))
-
-
-def linked_environment(folder: Path, requirements: Sequence[str]) -> Path:
-    """The Python of an environment that has what these requirements need, and nothing else.
-
-    The packages are links to those installed here.
-    """
-    venv.create(folder, symlinks=True)
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.check_output([python, "-c", ask], text=True).strip())
-    todo, seen = [Requirement(requirement) for requirement in requirements], set()
-    while todo:
-        requirement = todo.pop()
-        if str(requirement) in seen:
-            continue
-        seen.add(str(requirement))
-        try:
-            distribution = importlib.metadata.distribution(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for another platform or Python
-        here = Path(str(distribution.locate_file("")))
-        for top in {Path(str(file)).parts[0] for file in distribution.files or []} - {".."}:
-            if (here / top).exists() and not (site / top).exists():
-                (site / top).symlink_to(here / top)
-        extras = ["", *requirement.extras]
-        for needed in map(Requirement, distribution.requires or []):
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                todo.append(needed)
-    return python
 
 
 def _seconds_of(words: Sequence[str], environment: dict[str, str]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What many tests stand on: a small prepared corpus, and a model that trains in seconds."""
 
 import os
+import sys
 
 # Two test processes on two cores: a second thread in each would only wait for the first. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import linked_environment
 from small import MODEL
 
 from litmoe.config import PrepareConfig, TrainConfig
@@ -21,6 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a long test first: begun last, it would keep one core busy while the other has nothing to do."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session")
+def plain_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with what litmoe requires and no extras, to start commands in; this one where links are refused."""
+    try:
+        return str(linked_environment(tmp_path_factory.mktemp("plain") / "env", ["litmoe"]))
+    except OSError:
+        return sys.executable
 
 
 @pytest.fixture(scope="session")

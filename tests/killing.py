@@ -56,7 +56,8 @@ for line in sys.stdin:
 class Trainer:
     """Starts training processes, one at a time. Leaving the block ends whatever still runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
         self._forks = sys.platform == "linux"
         self._server: subprocess.Popen[str] | None = None
         self._plain: subprocess.Popen[str] | None = None
@@ -67,7 +68,7 @@ class Trainer:
     def __enter__(self) -> "Trainer":
         if self._forks:
             self._server = subprocess.Popen(
-                [sys.executable, "-c", _FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [self._python, "-c", _FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             assert self._server.stdout is not None and self._server.stdout.readline() == "ready\n"
         return self
@@ -84,7 +85,7 @@ class Trainer:
         self._code = None
         if self._server is None:
             code = f"{_TRAIN}\nrun(load_train_config({str(settings)!r}), {str(settings)!r})"
-            self._plain = subprocess.Popen([sys.executable, "-c", code], text=True)
+            self._plain = subprocess.Popen([self._python, "-c", code], text=True)
         else:
             assert self._server.stdin is not None and self._server.stdout is not None
             self._server.stdin.write(f"{settings}\n")

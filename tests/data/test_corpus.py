@@ -274,7 +274,7 @@ def test_tiny_stories_from_a_folder_like_the_hub(tmp_path: Path, monkeypatch: py
     assert "\n" not in str(error.value)
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path, plain_python: str) -> None:
     """`prepare --source tinystories`, killed in the middle of the second file, and once more."""
     folder = tmp_path / "hub" / "data"
     folder.mkdir(parents=True)
@@ -287,7 +287,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path) -> Non
     pq.write_table(pa.table({"text": ["held out"]}), folder / "validation-00000-of-00001-abc.parquet")
     names = ["validation-00000-of-00001-abc", "train-00000-of-00002-abc", "train-00001-of-00002-abc"]
     names = [f"data/{name}.parquet" for name in names]
-    command = [sys.executable, "-m", "litmoe.cli", "prepare", "--source", "tinystories", "--data-dir", "data"]
+    command = [plain_python, "-m", "litmoe.cli", "prepare", "--source", "tinystories", "--data-dir", "data"]
     command += ["--tokenizer", "train", "--vocab-size", "300", "--tokenizer-dir", "tokenizer"]
 
     cache = tmp_path / "cache"

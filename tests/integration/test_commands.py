@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -17,9 +18,9 @@ from litmoe.checkpoint import verify
 ROOT = Path(__file__).parents[2]
 
 
-def script(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def script(python: str, cwd: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / name), *words],
+        [python, str(ROOT / name), *words],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -46,22 +47,19 @@ sample: {interval: 3, final: 2, max_new_tokens: 20}
 """
 
 
-def test_from_text_to_figures(tmp_path: Path) -> None:
-    """Own text, prepared, trained on, continued, generated from, evaluated: the scripts one after another."""
+def test_from_text_to_figures(tmp_path: Path, plain_python: str) -> None:
+    """Own text, prepared, trained on, continued, generated from, evaluated, where no extra is installed."""
+    run_script = partial(script, plain_python, tmp_path)
     text = tmp_path / "stories"
     text.mkdir()
     for number in range(12):
         (text / f"{number}.txt").write_text(f"Story {number}. " + "The cat sat on the mat. " * 30)
     words = ["--source", "stories", "--data-dir", "own", "--tokenizer", "train", "--vocab-size", "300"]
-    out = done(
-        script(
-            "prepare_data.py", *words, "--tokenizer-dir", "tokenizer", "--val-fraction", "0.3", cwd=tmp_path
-        )
-    )
+    out = done(run_script("prepare_data.py", *words, "--tokenizer-dir", "tokenizer", "--val-fraction", "0.3"))
     assert "train: " in out and "documents" in out
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(MODEL))
     (tmp_path / "small.yaml").write_text(SMALL)
-    out = done(script("run_train.py", "--config", "small.yaml", cwd=tmp_path))
+    out = done(run_script("run_train.py", "--config", "small.yaml"))
     facts = ["parameters", "active per token", "GFLOP per token", "new run", "step 4/4", "text 2"]
     facts += ["train loss", "validation loss", "bits per byte", "tokens per second", "checkpoint       runs"]
     for fact in facts:
@@ -74,31 +72,14 @@ def test_from_text_to_figures(tmp_path: Path) -> None:
     }
     verify(tmp_path / "runs" / "final")
     out = done(
-        script(
-            "run_train.py",
-            "--config",
-            "small.yaml",
-            "--resume",
-            "runs/step-00000002",
-            "--progress",
-            cwd=tmp_path,
-        )
+        run_script("run_train.py", "--config", "small.yaml", "--resume", "runs/step-00000002", "--progress")
     )
     assert f"resumes from {Path('runs/step-00000002')} (step 2)" in out
     out = done(
-        script(
-            "generate.py",
-            "--checkpoint",
-            "runs",
-            "--prompt",
-            "The cat",
-            "--max-new-tokens",
-            "8",
-            cwd=tmp_path,
-        )
+        run_script("generate.py", "--checkpoint", "runs", "--prompt", "The cat", "--max-new-tokens", "8")
     )
     assert out.startswith("The cat")
-    out = done(script("evaluate.py", "--checkpoint", "runs/final", "--json", "figures.json", cwd=tmp_path))
+    out = done(run_script("evaluate.py", "--checkpoint", "runs/final", "--json", "figures.json"))
     assert "bits per byte" in out and (tmp_path / "figures.json").is_file()
 
 

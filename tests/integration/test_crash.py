@@ -16,7 +16,7 @@ RUN = {"train": {"max_steps": STEPS, "save_interval": 4}, "eval": {"interval": 7
 
 
 def test_a_run_that_is_killed_again_and_again_is_the_run_that_would_have_been(
-    make_config: MakeConfig, tmp_path: Path
+    make_config: MakeConfig, tmp_path: Path, plain_python: str
 ) -> None:
     """Six kills; every start saves in the other way than the one before: at once, or in the background."""
 
@@ -26,7 +26,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_would_have_been(
         return config
 
     whole = make_config(out_dir=str(tmp_path / "whole"), **RUN)
-    with Trainer() as trainer:
+    with Trainer(plain_python) as trainer:
         seconds = train_uninterrupted(trainer, whole, tmp_path / "whole.yaml")
         ordeal = train_with_kills(
             trainer, make, tmp_path / "killed.yaml", STEPS, seconds, kills=6, seed=1, aim_at_saves=True

@@ -125,12 +125,12 @@ def test_a_signal_finishes_the_step_and_saves(
     assert train(go_on).steps == step + 2
 
 
-def test_two_runs_do_not_share_a_folder(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_folder(make_config: MakeConfig, tmp_path: Path, plain_python: str) -> None:
     holder = (
         "import sys, pathlib\nfrom litmoe.training.out_dir import locked\n"
         f"with locked(pathlib.Path({str(tmp_path / 'out')!r})):\n    print('held', flush=True); sys.stdin.read()\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen([plain_python, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline().strip() == b"held"
     with pytest.raises(LitMoEError, match="another run is writing there"):
         train(make_config())
@@ -172,7 +172,9 @@ train(config)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit a process's memory")
-def test_memory_that_runs_out_halves_the_micro_batch(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_memory_that_runs_out_halves_the_micro_batch(
+    make_config: MakeConfig, tmp_path: Path, plain_python: str
+) -> None:
     config = make_config(
         "--on-oom=shrink",
         "--max-steps=3",
@@ -183,7 +185,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(make_config: MakeConfig, tm
     )
     (tmp_path / "hungry.yaml").write_text(yaml.safe_dump(as_plain(config)))
     done = subprocess.run(
-        [sys.executable, "-c", HUNGRY, str(tmp_path / "hungry.yaml")],
+        [plain_python, "-c", HUNGRY, str(tmp_path / "hungry.yaml")],
         capture_output=True, text=True, timeout=240, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,7 +110,9 @@ def test_workers_change_nothing(make_config: MakeConfig, tmp_path: Path) -> None
     assert rows(tmp_path / "0") == rows(tmp_path / "2")
 
 
-def test_two_processes_train_like_one(make_config: MakeConfig, corpus: Path, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(
+    make_config: MakeConfig, corpus: Path, tmp_path: Path, plain_python: str
+) -> None:
     """Data-parallel over two CPU processes: the same data, the same counts, the same weights but for rounding."""
     import yaml
 
@@ -126,7 +127,7 @@ def test_two_processes_train_like_one(make_config: MakeConfig, corpus: Path, tmp
         f"train(load_train_config({str(tmp_path / 'two.yaml')!r}))\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
+        [plain_python, str(script)], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 device(s)" in done.stdout

@@ -1,5 +1,7 @@
 """The proof itself: it sees what is different, and finds nothing where there is nothing."""
 
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,16 +39,17 @@ def test_numbers_out_of_range_and_a_run_that_fails_are_refused(
 
 
 @pytest.mark.slow
-def test_a_configuration_is_verified(
-    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configuration_is_verified(make_config: MakeConfig, tmp_path: Path, plain_python: str) -> None:
     """As a person would call it; nothing is left behind, and out_dir is not touched."""
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(as_plain(make_config())))
     before = sorted(path.name for path in tmp_path.iterdir())
-    verify_resume_command(["--config", str(file), "--steps=12", "--kills=1"], "litmoe verify-resume")
-    assert "identical" in capsys.readouterr().out
+    words = ["-m", "litmoe.cli", "verify-resume", "--config", str(file), "--steps=12", "--kills=1"]
+    done = subprocess.run([plain_python, *words], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0 and "identical" in done.stdout, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    with pytest.raises(LitMoEError, match=r"ended with code 2: .*longer than the model's block_size"):
-        verify_resume(make_config("--max-seq-length=65"), steps=12, kills=1, seed=0)
+    wrong = [*words, "--max-seq-length=65"]
+    done = subprocess.run([plain_python, *wrong], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 2
+    assert re.search(r"ended with code 2: .*longer than the model's block_size", done.stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
