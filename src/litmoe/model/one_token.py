@@ -86,6 +86,8 @@ class _Position:
 
     def rotate(self, qk_BHS: Tensor) -> Tensor:
         """The rotary embedding, worked out in fp32 as LitGPT does."""
+        if qk_BHS.dtype == self.rotation.dtype:
+            return qk_BHS @ self.rotation
         return (qk_BHS.to(self.rotation.dtype) @ self.rotation).to(qk_BHS.dtype)
 
     def write(self, cache: Tensor, new_BGS: Tensor) -> Tensor:
@@ -147,10 +149,10 @@ class _Layer:
         """
         B, H, G, S = x_BD.size(0), self.n_head, self.n_groups, self.head_size
         qkv_BHS = self.qkv(x_BD).view(B, H + 2 * G, S)
-        qk_BHS, v_BGS = qkv_BHS.split((H + G, G), dim=1)
-        q_BHS, k_BGS = at.rotate(qk_BHS).split((H, G), dim=1)
-        k_BGLS, v_BGLS = at.write(self.cache.k, k_BGS), at.write(self.cache.v, v_BGS)
-        q_BGHS = q_BHS.reshape(B, G, H // G, S)
+        turned_BHS = at.rotate(qkv_BHS.narrow(1, 0, H + G))
+        k_BGLS = at.write(self.cache.k, turned_BHS.narrow(1, H, G))
+        v_BGLS = at.write(self.cache.v, qkv_BHS.narrow(1, H + G, G))
+        q_BGHS = turned_BHS.narrow(1, 0, H).reshape(B, G, H // G, S)
         y_BGHS = F.scaled_dot_product_attention(
             q_BGHS, k_BGLS, v_BGLS, attn_mask=at.mask_B11L, scale=self.scale
         )
