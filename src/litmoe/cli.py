@@ -99,8 +99,16 @@ def bench_command(words: Sequence[str], program: str) -> None:
     bench_command(words, program)
 
 
+def plan_command(words: Sequence[str], program: str) -> None:
+    """Say what a run will need in memory, disk and time, and what makes it fit."""
+    from litmoe.insight.plan_command import plan_command
+
+    plan_command(words, program)
+
+
 COMMANDS: dict[str, Command] = {
     "prepare": prepare_command,
+    "plan": plan_command,
     "train": train_command,
     "generate": generate_command,
     "evaluate": evaluate_command,

@@ -1,1 +1,1 @@
-"""What a run will need, and what it does: the memory plan."""
+"""What a configuration will need on a machine, and what it does there."""

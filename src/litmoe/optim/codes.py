@@ -57,6 +57,13 @@ class Code(NamedTuple):
         return codes_C, scales
 
 
+def make_tables(device: torch.device) -> None:
+    """Work out now what is otherwise worked out when it is first needed on a device, and kept."""
+    for bits in (4, 8):
+        for signed in (True, False):
+            _tables(Code(bits, signed), device)
+
+
 class _Tables(NamedTuple):
     levels: Tensor
     """Ascending, fp32."""

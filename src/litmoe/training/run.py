@@ -295,18 +295,8 @@ def make_fabric(config: TrainConfig, say: Callable[[str], None]) -> Fabric:
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise LitMoEError("accelerator mps: torch sees no Apple GPU here: use --accelerator cpu")
     on_cuda = torch.cuda.is_available() and accelerator in ("auto", "cuda")
-    if config.precision is None:
-        config.precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
-    if config.precision == "16-mixed" and not on_cuda:
-        raise LitMoEError("precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not on_cuda)
-    if config.precision == "bf16-mixed" and on_cpu and not _cpu_has_bf16():
-        # Without instructions for it torch multiplies bf16 matrices element by element: MoE-200M took minutes
-        # for a micro-batch of 64 tokens.
-        say(
-            "precision bf16-mixed: this CPU has no instructions for bf16; 32-true is used instead, which is faster"
-        )
-        config.precision = "32-true"
+    settle_precision(config, "cuda" if on_cuda else "cpu" if on_cpu else "mps", say)
     devices = config.devices
     if devices == "auto":
         devices = torch.cuda.device_count() if on_cuda else 1
@@ -320,6 +310,26 @@ def make_fabric(config: TrainConfig, say: Callable[[str], None]) -> Fabric:
         strategy="ddp" if several else "auto",
         precision=config.precision,
     )
+
+
+def settle_precision(config: TrainConfig, device_type: str, say: Callable[[str], None]) -> None:
+    """Choose the precision where the configuration leaves it open, and another where the device lacks it.
+
+    Raises:
+        LitMoEError: a precision that the device cannot do.
+    """
+    on_cuda = device_type == "cuda"
+    if config.precision is None:
+        config.precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+    if config.precision == "16-mixed" and not on_cuda:
+        raise LitMoEError("precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true")
+    if config.precision == "bf16-mixed" and device_type == "cpu" and not _cpu_has_bf16():
+        # Without instructions for it torch multiplies bf16 matrices element by element: MoE-200M took minutes
+        # for a micro-batch of 64 tokens.
+        say(
+            "precision bf16-mixed: this CPU has no instructions for bf16; 32-true is used instead, which is faster"
+        )
+        config.precision = "32-true"
 
 
 def _cpu_has_bf16() -> bool:

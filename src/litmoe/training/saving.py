@@ -310,14 +310,18 @@ def expendable(saved: Mapping[int, float | None], newest: int, keep: CheckpointA
 
 def checkpoints_to_come(run: Run) -> int:
     """How many more checkpoints than now the rest of the run has on the disk at most, ``final`` among them."""
-    keep, interval = run.config.checkpoint, run.config.train.save_interval
-    first, last = run.state.step, run.plan.steps
+    there = len(checkpoint.step_checkpoints(run.config.out_dir)) if run.config.checkpoint.keep_last else 0
+    return count_to_come(run.config, run.state.step, run.plan.steps, there)
+
+
+def count_to_come(config: TrainConfig, first: int, last: int, there: int) -> int:
+    """The same for a run from step ``first`` to ``last``, with ``there`` checkpoints of steps on the disk."""
+    keep, interval = config.checkpoint, config.train.save_interval
     due = last // interval - first // interval if interval else 0
     # the last step's checkpoint is `final` under a second name, at no cost
     final = int(not interval or last % interval != 0)
     if keep.keep_last is None or not interval:
         return due + final
-    there = len(checkpoint.step_checkpoints(run.config.out_dir))
     marked = range(keep.keep_every, last + 1, keep.keep_every) if keep.keep_every else range(0)
     kept = max(keep.keep_last, 1) + keep.keep_best + sum(step % interval == 0 for step in marked)
     # one more while it is written: only then is another one removed
