@@ -1,9 +1,15 @@
 """How much memory a training step will take, from a step that takes none.
 
-The step is the run's own (`litmoe.training.step`), on fake tensors: they have shapes, types and storages of a size,
-but no bytes, and no arithmetic is done. What the step keeps and when it lets go is so read off the code that
-trains, whatever the optimizer, the precision or the recomputation. Blocks are alike, and memory is linear in their
-number at every moment of a step: three and four of them are traced, and the rest are reckoned.
+The step is the run's own (`litmoe.training.step`), on fake tensors: they have shapes, types and storages of a
+size, but no bytes, and no arithmetic is done. What the step keeps and when it lets go is so read off the code
+that trains, whatever the optimizer, the precision or the recomputation. Blocks are alike, and memory is linear in
+their number at every moment of a step: two and three of them are traced, and the rest are reckoned.
+
+It is a CPU's step. On CUDA the same tensors live and die, with these differences: kernels of attention need other
+working memory within themselves; experts that are multiplied as one group (bf16, compute capability 9 and 10) keep
+their working memory for all of them at once; torch's optimizers without a fused step may work on all parameters at
+once, with copies of them; and the allocator rounds to 512 bytes and leaves gaps. `FRAMEWORK` allows for the small
+ones.
 """
 
 import copy
