@@ -138,8 +138,12 @@ class MetricsFile:
         self._last_step = 0
         self._open(resume_step)
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, Any], to_disk: bool = True) -> None:
         """Add a row; where the run has gone back, the rows from that step on are dropped first.
+
+        Every row is with the system at once, so that no killed process loses one. ``to_disk`` waits until this one
+        and all before it would outlast a crash of the machine too. That takes milliseconds, and only the rows of
+        steps with a checkpoint need it: a resumed run writes those after them again.
 
         Raises:
             LitMoEError: the disk is full, or the folder has gone.
@@ -151,9 +155,8 @@ class MetricsFile:
         try:
             self._writer.writerow(row)
             self._file.flush()
-            os.fsync(
-                self._file.fileno()
-            )  # a few milliseconds at most; a crash of the machine then loses no row
+            if to_disk:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
 

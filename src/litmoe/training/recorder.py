@@ -44,14 +44,14 @@ class Recorder:
             resume_step=run.state.step if resumed else None,
         )
 
-    def row(self, row: Row) -> None:
-        """The figures of a step.
+    def row(self, row: Row, to_disk: bool = True) -> None:
+        """The figures of a step; ``to_disk`` as in :meth:`MetricsFile.write`.
 
         Raises:
             LitMoEError: the disk is full, or the folder has gone.
         """
         if self.active:
-            self.metrics.write(row)
+            self.metrics.write(row, to_disk)
             if self.logger is not None:
                 self.logger.log_metrics(row, step=int(row["step"]))
 

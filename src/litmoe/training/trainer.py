@@ -164,7 +164,7 @@ def _fit(
         progress.step(state.step, row, sum(step_seconds) / len(step_seconds), logged)
         if logged:
             step_seconds = []
-            recorder.row(row)
+            recorder.row(row, to_disk=save_due or last)
         if last and not good:
             raise LitMoEError(
                 f"the run ends with a bad step {state.step}, and its weights are not saved: raise --max-tokens "
