@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from litmoe.checkpoint import readable
 from litmoe.config import TrainConfig
 from litmoe.config_checks import check
 from litmoe.config_files import file_options, load_train_config
-from litmoe.data.windows import Batch
 from litmoe.errors import LitMoEError
+from litmoe.insight.step_memory import RandomText
 from litmoe.model.decode import decode_together
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
 from litmoe.training.compiling import settle_compile
@@ -84,7 +84,7 @@ def bench(config: TrainConfig, steps: int = 10) -> Bench:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     tokens_per_step = train.global_batch_size * seq_length
-    text = _RandomText(train.micro_batch_size, seq_length, model_config.vocab_size, device)
+    text = RandomText((train.micro_batch_size, seq_length), model_config.vocab_size, device)
     run = assemble(config, fabric, model_config, seq_length, text, Horizon(steps + 2, 0, tokens_per_step))
     seconds = statistics.median([_seconds_of_step(run) for _ in range(steps + 2)][2:])
     flops = flops_per_token(model_config, seq_length) * tokens_per_step / seconds
@@ -126,25 +126,6 @@ def table(bench: Bench) -> str:
         f"|{'-' * (width + 2)}|{'-' * (wide + 2)}|",
     ]
     return "\n".join([*head, *lines])
-
-
-class _RandomText:
-    """Batches of random tokens, for :func:`assemble`."""
-
-    n_windows: int | None = None
-    fingerprint: str | None = None
-    bytes_per_token: float | None = None
-
-    def __init__(self, batch_size: int, seq_length: int, vocab_size: int, device: torch.device) -> None:
-        self.size, self.vocab_size, self.device = (batch_size, seq_length + 1), vocab_size, device
-
-    def training(self, start: int) -> Generator[Batch, None, None]:
-        while True:
-            tokens = torch.randint(self.vocab_size, self.size, device=self.device)
-            yield tokens[:, :-1], tokens[:, 1:]
-
-    def validation(self) -> Iterator[Batch]:
-        return iter(())
 
 
 def _seconds_of_step(run: Run) -> float:
