@@ -1,4 +1,4 @@
-"""A Hugging Face hub of one data set on this machine, whose downloads can stall."""
+"""A Hugging Face hub with one repository on this machine, whose downloads can stall."""
 
 import contextlib
 import hashlib
@@ -15,13 +15,16 @@ REVISION = "a" * 40
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Serves the files below ``folder`` as the data set ``repository``, by the hub's HTTP interface."""
+    """Serves the files below ``folder`` as a repository, by the hub's HTTP interface."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, repository: str) -> None:
+    def __init__(self, folder: Path, repository: str, kind: str = "datasets") -> None:
+        """``kind`` is ``datasets`` or ``models``."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.repository = folder, repository
+        self.api = f"/api/{kind}/{repository}"
+        self.files = f"/{repository}/resolve/" if kind == "models" else f"/{kind}/{repository}/resolve/"
         self.stall_after: int | None = None
         """Send so many bytes of a file and no more, until the hub closes."""
         self.closing = threading.Event()
@@ -34,8 +37,8 @@ class Hub(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path, repository: str) -> Iterator[Hub]:
-    with Hub(folder, repository) as hub:
+def serving(folder: Path, repository: str, kind: str = "datasets") -> Iterator[Hub]:
+    with Hub(folder, repository, kind) as hub:
         thread = threading.Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
@@ -68,17 +71,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-        name = self.server.repository
-        if path.startswith(f"/datasets/{name}/resolve/"):
-            self._file(path.removeprefix(f"/datasets/{name}/resolve/").partition("/")[2])
-        elif path.startswith(f"/api/datasets/{name}/tree/"):
-            below = path.removeprefix(f"/api/datasets/{name}/tree/").partition("/")[2]
+        if path.startswith(self.server.files):
+            self._file(path.removeprefix(self.server.files).partition("/")[2])
+        elif path.startswith(f"{self.server.api}/tree/"):
+            below = path.removeprefix(f"{self.server.api}/tree/").partition("/")[2]
             self._json(
                 [entry for entry in self._entries() if str(Path(entry["path"]).parent) == (below or ".")]
             )
-        elif path.startswith(f"/api/datasets/{name}"):
+        elif path.startswith(self.server.api):
             siblings = [{"rfilename": entry["path"]} for entry in self._entries() if entry["type"] == "file"]
-            self._json({"id": name, "sha": REVISION, "siblings": siblings, "private": False, "tags": []})
+            about = {"id": self.server.repository, "sha": REVISION, "siblings": siblings}
+            self._json({**about, "private": False, "tags": [], "downloads": 0})
         else:
             self._missing("RepoNotFound")
 

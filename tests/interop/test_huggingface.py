@@ -1,6 +1,9 @@
 """Export to Transformers and import from it, judged by Transformers itself."""
 
 import json
+import os
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hub import serving
 
 from litmoe import checkpoint
 from litmoe.cli import run
@@ -138,6 +142,31 @@ def test_a_mixtral_that_transformers_wrote_comes_in(corpus: Path, tmp_path: Path
     assert ours.tokenizer.decode(ours.tokenizer.encode("a red ball")) == "a red ball"
 
 
+def test_a_model_comes_from_the_hub(exported: Path, tmp_path: Path, plain_python: str) -> None:
+    """By its id; without a file that is neither weights, tokenizer nor configuration."""
+    shutil.copytree(exported, tmp_path / "repository")
+    (tmp_path / "repository" / "modeling.py").write_text("print('not this one')")
+    words = ["-m", "litmoe.cli", "import", "someone/stories", "--out-dir", "ours"]
+    with serving(tmp_path / "repository", "someone/stories", "models") as hub:
+        env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [plain_python, *words],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        asked = {name for name, _ in hub.sent}
+    assert done.returncode == 0, done.stderr
+    assert "imported someone/stories to ours" in done.stdout
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= asked
+    assert "modeling.py" not in asked
+    import_huggingface(exported, tmp_path / "local", lambda _: None)
+    assert same_weights(tmp_path / "ours", tmp_path / "local")
+
+
 def test_an_import_can_be_used(
     exported: Path, make_config: Callable[..., TrainConfig], corpus: Path, tmp_path: Path
 ) -> None:
@@ -258,7 +287,6 @@ def edit(folder: Path, **values: Any) -> None:
 def test_what_our_model_cannot_be_is_refused(
     exported: Path, tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
-    import shutil
 
     shutil.copytree(exported, tmp_path / "hub")
     edit(tmp_path / "hub", **values)
@@ -268,7 +296,6 @@ def test_what_our_model_cannot_be_is_refused(
 
 
 def test_damaged_and_dangerous_sources_are_refused(exported: Path, tmp_path: Path) -> None:
-    import shutil
 
     hub = tmp_path / "hub"
 
