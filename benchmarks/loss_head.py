@@ -77,7 +77,7 @@ def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
 
 
 def _ours(x_TD: Tensor, w_VD: Tensor, targets_T: Tensor) -> float:
-    loss = linear_cross_entropy(x_TD, w_VD, targets_T)
+    loss, _ = linear_cross_entropy(x_TD, w_VD, targets_T)
     loss.backward()
     return float(loss.detach())
 

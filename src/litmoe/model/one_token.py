@@ -1,7 +1,7 @@
 """One more token for every sequence, with as few operations as that takes.
 
 For one token the products are those of a vector with a matrix, and what costs time is all around them: LitGPT's
-forward makes some 170 calls into torch per MoE layer and token, this one about 40. The prompt goes through the
+forward runs 224 operations per MoE layer (top-2 of 8) and token, this one 51. The prompt goes through the
 model as usual and leaves its keys and values in LitGPT's caches, which are read and written here in place.
 
 Letters: B sequences, D model width, H query heads, G query groups, S head size, L tokens so far, K experts per
