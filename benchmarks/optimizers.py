@@ -1,11 +1,12 @@
 """Optimizers on one small model and the built-in stories: bytes, time of an update, and what is learned.
 
-    python benchmarks/optimizers.py [--repeats 3] [--steps 60]
+    python benchmarks/optimizers.py [--repeats 3] [--steps 60] [--lr 0.003]
 
 A model of 3.0 M parameters is trained for 60 steps of 1,024 tokens, every optimizer in a process of its own and
 from the same weights on the same text; before that, our AdamW in fp32 must have come to the weights of torch's, to
-the bit. Bytes are those of the state's tensors. Of the update the median over the steps is taken, of the loss the
-mean of the last ten steps, and the validation loss at the end.
+the bit. Bytes are those of the state's tensors; of the training loss the mean of the last ten steps is taken.
+The time of an update is a median of interleaved ones in one process, on the same parameters with the same
+gradients, as a multiple of torch's fused AdamW in fp32.
 """
 
 import argparse
@@ -17,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from litgpt import Config
 from measuring import interleaved, report, variant
 
 from litmoe.checkpoint import tensors_in
-from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config import ClassSpec, MemoryArgs, PrepareConfig, TrainConfig
 from litmoe.config_files import merge, parse
 from litmoe.data.prepare import prepare
+from litmoe.model.gpt import GPT
+from litmoe.model.init import initialize
 from litmoe.optim import AdamW
+from litmoe.training.optimizers import make_optimizer
 from litmoe.training.run import Run, set_up
 from litmoe.training.schedule import learning_rate
 from litmoe.training.step import gradients, update
@@ -78,7 +83,7 @@ def prepare_data(data: Path) -> None:
     )
 
 
-def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: int) -> Run:
+def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: int, lr: float) -> Run:
     settings = {
         "model_config": MODEL,
         "out_dir": str(data / "out"),
@@ -98,21 +103,21 @@ def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: i
         },
         "eval": {"max_iters": 64},
         "memory": {"stochastic_rounding": rounding != NEAREST},
-        "optimizer": {"class_path": optimizer, "init_args": {"lr": 0.003, "betas": [0.9, 0.95]}},
+        "optimizer": {"class_path": optimizer, "init_args": {"lr": lr, "betas": [0.9, 0.95]}},
     }
     return set_up(parse(TrainConfig, [], merge([settings]), "benchmark"))
 
 
-def measure(data: Path, precision: str, optimizer: str, rounding: str, steps: int) -> dict[str, Any]:
+def measure(
+    data: Path, precision: str, optimizer: str, rounding: str, steps: int, lr: float
+) -> dict[str, Any]:
     """One variant, in this process."""
-    run = make_run(data, precision, optimizer, rounding, steps)
-    losses, updates = [], []
+    run = make_run(data, precision, optimizer, rounding, steps, lr)
+    losses = []
     for step in range(steps):
         figures = gradients(run, run.data())
         rate = learning_rate(step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
-        started = time.perf_counter()
         update(run, figures, rate)
-        updates.append(time.perf_counter() - started)
         losses.append(figures.train_loss)
     val_loss = validate(run)
     run.close()
@@ -125,8 +130,31 @@ def measure(data: Path, precision: str, optimizer: str, rounding: str, steps: in
         "val": val_loss,
         "state": state / parameters,
         "all": state / parameters + 2 * width,
-        "ns": statistics.median(updates) / parameters * 1e9,
     }
+
+
+def update_times(rounds: int = 9) -> dict[str, float]:
+    """Of every variant, as a multiple of the first one's."""
+    torch.set_num_threads(1)
+    optimizers, seconds = {}, {}
+    for precision, name, rounding in VARIANTS:
+        model = GPT(Config(**MODEL))
+        initialize(model, seed=0)
+        model.to(torch.float32 if precision == "32-true" else torch.bfloat16)
+        memory = MemoryArgs(stochastic_rounding=rounding != NEAREST)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer = make_optimizer(ClassSpec(name, {"lr": 1e-3}), model, precision, memory)
+        optimizer.step()
+        variant_name = " ".join((precision, name, rounding))
+        optimizers[variant_name], seconds[variant_name] = optimizer, []
+    for _ in range(rounds):
+        for variant_name, optimizer in optimizers.items():
+            started = time.perf_counter()
+            optimizer.step()
+            seconds[variant_name].append(time.perf_counter() - started)
+    medians = [statistics.median(values) for values in seconds.values()]
+    return {name: median / medians[0] for name, median in zip(seconds, medians, strict=True)}
 
 
 def check_adamw() -> None:
@@ -150,27 +178,29 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--lr", type=float, default=0.003)
     words = parser.parse_args()
     if words.variant:
         data, precision, optimizer, rounding = words.variant
-        report(measure(Path(data), precision, optimizer, rounding, words.steps))
+        report(measure(Path(data), precision, optimizer, rounding, words.steps, words.lr))
         return
     check_adamw()
     with tempfile.TemporaryDirectory() as folder:
         prepare_data(Path(folder))
-        steps = f"--steps={words.steps}"
-        sides = {" ".join(v): partial(variant, __file__, folder, *v, steps, threads=1) for v in VARIANTS}
+        more = [f"--steps={words.steps}", f"--lr={words.lr}"]
+        sides = {" ".join(v): partial(variant, __file__, folder, *v, *more, threads=1) for v in VARIANTS}
         found = interleaved(sides, words.repeats)
     for precision in ("32-true", "bf16-true"):
         firsts = {round(row["first"], 6) for name, row in found.items() if name.startswith(precision)}
         assert len(firsts) == 1, f"{precision}: the optimizers did not begin alike: {firsts}"
+    times = update_times()
     print(
         "| precision, optimizer | state | with weight and gradient | update | train loss | validation loss |"
     )
     print("|---|---|---|---|---|---|")
     for name, row in found.items():
         print(
-            f"| {name.strip()} | {row['state']:.2f} B | {row['all']:.2f} B | {row['ns']:.1f} ns "
+            f"| {name.strip()} | {row['state']:.2f} B | {row['all']:.2f} B | {times[name]:.1f} "
             f"| {row['last']:.3f} | {row['val']:.3f} |"
         )
 
