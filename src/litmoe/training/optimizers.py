@@ -54,6 +54,8 @@ def make_optimizer(
     takes = inspect.signature(cls).parameters
     if "lr" in takes and not isinstance(init_args.get("lr", 0.0), int | float):
         raise LitMoEError(f"optimizer.init_args.lr: expected a number, got {init_args['lr']!r}")
+    if issubclass(cls, Muon) and "matrices" in init_args:
+        raise LitMoEError("optimizer.init_args.matrices has no effect here: the model says what is a matrix")
     # In 16-mixed a fused step would unscale the gradients itself, after they should have been clipped.
     if "fused" in takes and "fused" not in init_args and precision != "16-mixed":
         init_args["fused"] = True
