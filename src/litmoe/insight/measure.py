@@ -52,7 +52,7 @@ def measure(config: TrainConfig) -> Measured:
         run.optimizer.zero_grad(set_to_none=False)
         for parameter in run.gpt.parameters():
             parameter.grad = torch.zeros_like(parameter)
-    there = _bytes_of(run)
+    there = held_bytes(run)
     peak = there + peak_above_start(lambda: _step(run), fabric.device)
     in_gradients, in_update = (statistics.median(column) for column in zip(*times[1:], strict=True))
     step = micro_batches * in_gradients + in_update
@@ -70,7 +70,7 @@ def _step(run: Run) -> tuple[float, float]:
     return between - started, time.perf_counter() - between
 
 
-def _bytes_of(run: Run) -> int:
+def held_bytes(run: Run) -> int:
     """What a run holds on its device between steps."""
     kept: list[Tensor] = [*run.gpt.parameters(), *run.gpt.buffers()]
     kept += [parameter.grad for parameter in run.gpt.parameters() if parameter.grad is not None]
