@@ -2,9 +2,9 @@
 
     python benchmarks/plan_accuracy.py [--only WORD]
 
-For each, a real step of training on random tokens, with the gradients of earlier micro-batches there where there are
-any, under torch's profiler, which sees every allocation and release. Beside its peak, weights and optimizer included,
-stands what the plan foresees without allocating anything. Exits with 1 if any is more than 5 % off.
+For each, a real step of training on random tokens under torch's profiler, which sees every allocation and release.
+Beside its peak, weights and optimizer included, stands what the plan foresees without allocating anything. Exits
+with 1 if any is more than 5 % off.
 """
 
 import argparse
@@ -122,7 +122,9 @@ def main() -> int:
     for case in CASES:
         model, windows, length, micro_batches, *rest = case
         others = " ".join(f"{key}={value}" for part in case[-1].values() for key, value in part.items())
-        line = f"{model:<11}{micro_batches} x {windows} x {length:<4} {' '.join(map(str, rest[:-1]))} {others}"
+        line = (
+            f"{model:<11}{micro_batches} x {windows} x {length:<4} {' '.join(map(str, rest[:-1]))} {others}"
+        )
         if args.only not in line:
             continue
         config = configuration(*case)

@@ -37,8 +37,8 @@ class Change:
 def changes(plan: Plan) -> Iterator[Change]:
     """What could be changed, in the order of what it costs.
 
-    First what leaves the training as it is but for time, then what rounds more coarsely, then what is slow, then
-    what changes what is learned. Each is meant for a configuration with those before it.
+    First what takes a little time or rounds only the optimizer's moments, then what takes a third more time, then
+    what rounds more coarsely, then what is slow, then what changes what is learned.
     """
     config, on_cuda = plan.config, plan.device.kind == "cuda"
     train, recompute = config.train, config.memory.recompute
@@ -52,11 +52,11 @@ def changes(plan: Plan) -> Iterator[Change]:
         yield Change(
             {"train": {"micro_batch_size": micro}}, "smaller products, which a device does less well"
         )
-    if recompute != "blocks":
-        yield Change({"memory": {"recompute": "blocks"}}, "every block's forward is done twice")
     adamw = config.optimizer.class_path in ADAMW
     if adamw and config.optimizer.class_path != "AdamW8bit":
         yield _optimizer("AdamW8bit", config, "the optimizer's moments in 8 bits")
+    if recompute != "blocks":
+        yield Change({"memory": {"recompute": "blocks"}}, "every block's forward is done twice")
     if config.precision != "bf16-true":
         yield Change({"precision": "bf16-true"}, "weights, gradients and activations in bf16")
     if adamw:

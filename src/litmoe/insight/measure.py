@@ -12,6 +12,7 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.insight.allocations import peak_above_start
 from litmoe.insight.step_memory import RandomText
+from litmoe.training.compiling import settle_compile
 from litmoe.training.run import Run, assemble, make_fabric, model_and_length
 from litmoe.training.schedule import Horizon
 from litmoe.training.step import gradients, update
@@ -39,6 +40,7 @@ def measure(config: TrainConfig) -> Measured:
     model_config, seq_length = model_and_length(config)
     fabric = make_fabric(config, say=lambda _: None)
     fabric.launch()
+    settle_compile(config, fabric.device, print)
     train = config.train
     micro_batches = train.global_batch_size // (train.micro_batch_size * fabric.world_size)
     train.global_batch_size = train.micro_batch_size * fabric.world_size

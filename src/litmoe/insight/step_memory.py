@@ -8,13 +8,13 @@ their number at every moment of a step: two and three of them are traced, and th
 It is a CPU's step. On CUDA the same tensors live and die, with these differences: kernels of attention need other
 working memory within themselves; experts that are multiplied as one group (bf16, compute capability 9 and 10) keep
 their working memory for all of them at once; torch's optimizers without a fused step may work on all parameters at
-once, with copies of them; and the allocator rounds to 512 bytes and leaves gaps. `FRAMEWORK` allows for the small
-ones.
+once, with copies of them; compiled blocks may keep other activations; and the allocator rounds to 512 bytes and
+leaves gaps. `FRAMEWORK` allows for the small ones.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,8 +38,10 @@ from litmoe.model.experts import Experts
 from litmoe.model.gpt import Block
 from litmoe.model.moe import MoE
 from litmoe.model.objective import Objective
+from litmoe.optim.adamw import PIECES, AdamW
 from litmoe.optim.base import PlainStateOptimizer
 from litmoe.optim.codes import make_tables
+from litmoe.optim.muon import Muon
 from litmoe.optim.offload import HostOptimizer
 from litmoe.training.run import Run, assemble, model_and_length
 from litmoe.training.schedule import Horizon
@@ -98,21 +100,21 @@ def foresee(config: TrainConfig, fullest: float = FULLEST) -> StepMemory:
     return StepMemory(dict(parts.most_common()), moment, host)
 
 
-def trace_step(run: Run, trace: MemoryTrace, one_of_each: bool = False) -> None:
+def trace_step(run: Run, trace: MemoryTrace, alike: Callable[[Tensor], Hashable] | None = None) -> None:
     """One step of a run, with all its memory in the trace, by moment and kind.
 
     Args:
         run: the run; its optimizer has its state.
         trace: a new one.
-        one_of_each: let the optimizer update only one parameter of every shape. Where it works on one at a time,
-            it takes no more memory for all.
+        alike: of parameters for which this is equal, the optimizer updates one only: where it works on one at a
+            time, all of them take no more memory. None: it updates all.
     """
     parameters = list(run.gpt.parameters())
     trace.hold(parameters, "parameters")
     trace.hold(run.gpt.buffers(), "rotary tables")
     trace.hold(checkpoint.tensors_in(run.optimizer.state_dict()), "optimizer state")
     if isinstance(run.optimizer.optimizer, HostOptimizer):
-        inner = run.optimizer.optimizer.inner
+        inner = _inner(run.optimizer.optimizer)
         trace.hold(checkpoint.tensors_in([inner.param_groups, inner.state_dict()]), HOST)
     trace.hold((p.grad for p in parameters if p.grad is not None), "gradients")
     with trace, trace.modules_of(run.objective), _moments_of(run, trace):
@@ -121,10 +123,11 @@ def trace_step(run: Run, trace: MemoryTrace, one_of_each: bool = False) -> None:
         trace.hold((p.grad for p in whole if p.grad is not None), "gradients")
         trace.moment = OPTIMIZER
         passed_over = []
-        if one_of_each:
-            updated = {p.shape: p for p in whole}
+        if alike is not None:
+            largest_first = sorted(whole, key=lambda p: -p.numel())
+            updated = {alike(p): p for p in largest_first}
             for parameter in whole:
-                if parameter is not updated[parameter.shape]:
+                if parameter is not updated[alike(parameter)]:
                     passed_over.append(parameter.grad)
                     parameter.grad = None
         update(run, figures, run.peak_lr)
@@ -154,6 +157,7 @@ def _moments(
     Of a global batch of several micro-batches one is traced, with the gradients of those before it there already.
     """
     config = copy.deepcopy(config)
+    config.compile = False  # a compiler needs values
     train = config.train
     several = train.global_batch_size > train.micro_batch_size
     train.global_batch_size = train.micro_batch_size
@@ -167,25 +171,39 @@ def _moments(
         run = assemble(config, _FakeFabric(config.precision), model_config, seq_length, text, plan)
         for parameter in run.gpt.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        one_by_one = make_state(run.optimizer.optimizer)
+        make_state(run.optimizer.optimizer)
         if not several:
             run.optimizer.zero_grad()
-        trace_step(run, trace, one_of_each=one_by_one)
+        trace_step(run, trace, _alike_to(run.optimizer.optimizer))
     moments = peaks(trace.log)
     if config.memory.offload_optimizer:
         moments.pop(OPTIMIZER, None)  # the host's, where there is more
     return {moment: named(parts) for moment, parts in moments.items()}
 
 
-def make_state(optimizer: torch.optim.Optimizer) -> bool:
-    """Bring an optimizer to where its first step would; returns whether it updates parameters one by one."""
-    inner = optimizer.inner if isinstance(optimizer, HostOptimizer) else optimizer
+def make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Bring an optimizer, whose parameters have gradients, to where its first step would."""
+    inner = _inner(optimizer)
     if not isinstance(inner, PlainStateOptimizer):
         optimizer.step()
-        return False
+        return
     for group, parameter in inner.parameters():
         inner.state[parameter].update(inner.new_state(parameter, group))
-    return True
+
+
+def _alike_to(optimizer: torch.optim.Optimizer) -> Callable[[Tensor], Hashable] | None:
+    """Which parameters take the same working memory to update, one by one; None: it may work on all at once.
+
+    Updating one of 10 million numbers in pieces takes thousands of operators, and seconds on fake tensors.
+    """
+    inner = _inner(optimizer)
+    if isinstance(inner, AdamW) and not isinstance(inner, Muon):
+        return lambda parameter: min(parameter.numel(), PIECES["cpu"])
+    return (lambda parameter: parameter.shape) if isinstance(inner, PlainStateOptimizer) else None
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    return optimizer.inner if isinstance(optimizer, HostOptimizer) else optimizer
 
 
 def named(parts: Parts) -> Counter[str]:
