@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(LitMoEError, match=message):
             read_yaml(tmp_path / path)
-    with pytest.raises(LitMoEError, match="no preset 'tinny': choose from tiny"):
+    with pytest.raises(LitMoEError, match=r"no preset 'tinny': choose from .*tiny"):
         load_train_config(preset="tinny")
 
 
