@@ -300,8 +300,8 @@ class TrainConfig:
     wandb_checkpoints: bool = False
     """With the ``wandb`` logger: upload checkpoints too, with the aliases ``latest`` and ``best``."""
     compile: bool = False
-    """Compile attention, norms and routers with ``torch.compile``: faster steps, after a first one that takes from
-    10 seconds to a minute longer (docs/PERFORMANCE.md). Without a compiler the run says so and goes on without."""
+    """Compile attention, norms and routers with ``torch.compile``; the first step then takes from 10 seconds to a
+    minute longer. On a CPU nothing is gained (docs/PERFORMANCE.md). Without a compiler the run says so and goes on."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""
     progress: bool = False
