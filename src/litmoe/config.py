@@ -301,7 +301,7 @@ class TrainConfig:
     """With the ``wandb`` logger: upload checkpoints too, with the aliases ``latest`` and ``best``."""
     compile: bool = False
     """Compile attention, norms and routers with ``torch.compile``; the first step then takes from 10 seconds to a
-    minute longer. On a CPU nothing is gained (docs/PERFORMANCE.md). Without a compiler a run says so, and goes on."""
+    minute longer. On a CPU nothing is gained (docs/PERFORMANCE.md). Without a compiler a run goes on as it is."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""
     progress: bool = False
