@@ -541,7 +541,7 @@ while sys.stdin.readline():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starting Python ten times takes minutes")
 def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_it_may(
-    make_config: MakeConfig, tmp_path: Path, plain_python: str
+    make_config: MakeConfig, tmp_path: Path
 ) -> None:
     interval = 3
     config = make_config("--checkpoint.keep_last=2", "--checkpoint.keep_every=12")
@@ -549,7 +549,7 @@ def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_it_may(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(as_plain(config)))
     code = CHILD.format(tests=str(Path(__file__).parent), config=str(tmp_path / "config.yaml"))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    parent = subprocess.Popen([plain_python, "-c", code], **pipes)  # type: ignore[call-overload]
+    parent = subprocess.Popen([sys.executable, "-c", code], **pipes)  # type: ignore[call-overload]
     chance = random.Random(0)
 
     def lines_until(start: str) -> list[str]:
