@@ -47,6 +47,7 @@ sample: {interval: 3, final: 2, max_new_tokens: 20}
 """
 
 
+@pytest.mark.slow
 def test_from_text_to_figures(tmp_path: Path, plain_python: str) -> None:
     """Own text, prepared, trained on, continued, generated from, evaluated, where no extra is installed."""
     run_script = partial(script, plain_python, tmp_path)

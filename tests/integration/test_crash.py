@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from killing import Trainer, metrics, train_uninterrupted, train_with_kills
 
@@ -15,6 +16,7 @@ STEPS = 60
 RUN = {"train": {"max_steps": STEPS, "save_interval": 4}, "eval": {"interval": 7, "max_iters": 4}}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_is_the_run_that_would_have_been(
     make_config: MakeConfig, tmp_path: Path, plain_python: str
 ) -> None:

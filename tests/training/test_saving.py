@@ -539,6 +539,7 @@ while sys.stdin.readline():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starting Python ten times takes minutes")
 def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_it_may(
     make_config: MakeConfig, tmp_path: Path

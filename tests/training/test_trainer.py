@@ -110,6 +110,7 @@ def test_workers_change_nothing(make_config: MakeConfig, tmp_path: Path) -> None
     assert rows(tmp_path / "0") == rows(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(
     make_config: MakeConfig, corpus: Path, tmp_path: Path, plain_python: str
 ) -> None:
