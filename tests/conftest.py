@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from environments import linked_environment
-from small import MODEL
+from small import run_settings
 
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.config_files import merge, parse
@@ -60,19 +60,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _config(corpus: Path, out_dir: Path, words: Sequence[str], settings: dict[str, Any]) -> TrainConfig:
     base = {
-        "model_config": MODEL,
-        "out_dir": str(out_dir),
-        "precision": "32-true",
-        "accelerator": "cpu",
-        "tokenizer_dir": str(corpus / "tokenizer"),
-        "data": {
-            "class_path": "litmoe.data.TextFiles",
-            "init_args": {
-                "train_data_path": str(corpus / "train"),
-                "val_data_path": str(corpus / "val"),
-                "num_workers": 1,
-            },
-        },
+        **run_settings(corpus, out_dir, num_workers=1),
         "train": {
             "global_batch_size": 8,
             "micro_batch_size": 4,

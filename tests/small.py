@@ -1,5 +1,8 @@
 """A model that trains in seconds."""
 
+from pathlib import Path
+from typing import Any
+
 MODEL = {
     "name": "MoE-test",
     "block_size": 64,
@@ -19,3 +22,22 @@ MODEL = {
     "parallel_residual": False,
     "rotary_percentage": 1.0,
 }
+
+
+def run_settings(corpus: Path, out_dir: Path, num_workers: int) -> dict[str, Any]:
+    """A run of that model on a prepared corpus, on the CPU, as a training configuration has it."""
+    return {
+        "model_config": MODEL,
+        "out_dir": str(out_dir),
+        "precision": "32-true",
+        "accelerator": "cpu",
+        "tokenizer_dir": str(corpus / "tokenizer"),
+        "data": {
+            "class_path": "litmoe.data.TextFiles",
+            "init_args": {
+                "train_data_path": str(corpus / "train"),
+                "val_data_path": str(corpus / "val"),
+                "num_workers": num_workers,
+            },
+        },
+    }

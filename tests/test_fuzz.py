@@ -16,7 +16,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import MODEL
+from small import MODEL, run_settings
 
 from litmoe import checkpoint
 from litmoe.classes import find_class, make
@@ -438,19 +438,7 @@ def small_checkpoint(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "run.yaml").write_text(
         yaml.safe_dump(
             {
-                "model_config": MODEL,
-                "out_dir": str(folder / "run"),
-                "precision": "32-true",
-                "accelerator": "cpu",
-                "tokenizer_dir": str(corpus / "tokenizer"),
-                "data": {
-                    "class_path": "litmoe.data.TextFiles",
-                    "init_args": {
-                        "train_data_path": str(corpus / "train"),
-                        "val_data_path": str(corpus / "val"),
-                        "num_workers": 0,
-                    },
-                },
+                **run_settings(corpus, folder / "run", num_workers=0),
                 "train": {"max_steps": 1, "global_batch_size": 1, "micro_batch_size": 1},
                 "eval": {"max_iters": 1},
             }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litmoe.config_files import one_line
 from litmoe.errors import LitMoEError
 
 _COMPILED = "_orig_mod."
@@ -40,7 +41,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         state = _load_tensors_only(path)
     except Exception as error:  # torch raises a dozen kinds for a file that is not what it says it is
-        raise LitMoEError(f"{path}: damaged: {_first_line(error)}") from error
+        raise LitMoEError(f"{path}: damaged: {one_line(error)[:200]}") from error
     weights = state.get("model", state) if isinstance(state, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise LitMoEError(f"{path}: holds no weights of a model")
@@ -103,8 +104,4 @@ def _load_tensors_only(path: Path) -> Any:
     except LitMoEError:
         raise
     except Exception as error:  # as above
-        raise LitMoEError(f"{path}: damaged or of an unknown kind: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise LitMoEError(f"{path}: damaged or of an unknown kind: {one_line(error)[:200]}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small import MODEL as SMALL
+from small import run_settings
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
@@ -29,19 +30,8 @@ def model_settings() -> dict[str, Any]:
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 40 steps: enough for its text to follow the corpus a little."""
     settings = {
+        **run_settings(corpus, tmp_path_factory.mktemp("trained") / "run", num_workers=0),
         "model_config": MODEL,
-        "out_dir": str(tmp_path_factory.mktemp("trained") / "run"),
-        "precision": "32-true",
-        "accelerator": "cpu",
-        "tokenizer_dir": str(corpus / "tokenizer"),
-        "data": {
-            "class_path": "litmoe.data.TextFiles",
-            "init_args": {
-                "train_data_path": str(corpus / "train"),
-                "val_data_path": str(corpus / "val"),
-                "num_workers": 0,
-            },
-        },
         "train": {"global_batch_size": 8, "micro_batch_size": 8, "max_steps": 40, "min_lr": 1e-4},
         "eval": {"interval": 40, "max_iters": 4},
         "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
