@@ -1,29 +1,41 @@
-"""Tokens per second of generation on the CPU, against LitGPT's generator on the same weights.
+"""Tokens per second of generation on the CPU, against LitGPT on the same weights.
 
-    python benchmarks/decode.py [--repeats 5]
+    python benchmarks/decode.py [--repeats 3]
 
-Random weights, a prompt of 16 tokens, 200 new ones, greedy, fp32, one thread; reading the prompt is counted.
-``litgpt generate`` calls the function measured here (``litgpt.generate.base.generate``); for 16 prompts at a time
-the peer is its ``batched_generate_fn``. Both sides must have written the same tokens. Two models: that of the tiny
-preset (8.3 M parameters), and one of 135 M parameters, width 512, whose weights do not fit a cache: there both
-wait for the memory.
+Greedy, 200 new tokens, fp32, as many threads as torch takes, seconds of the wall; reading the prompt is counted.
+
+- One prompt: what ``litmoe generate`` and ``litgpt generate`` themselves print, on the same checkpoint.
+- 16 prompts of 16 tokens at a time, for which LitGPT has no command: its ``batched_generate_fn``.
+
+Both sides must have written the same. Two models with random weights: that of the tiny preset (8.3 M parameters),
+and one of 135 M parameters, width 512, whose weights do not fit a cache, so that both wait for the memory.
 """
 
 import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import litgpt
 import torch
 from litgpt.generate.base import batched_generate_fn
-from litgpt.generate.base import generate as litgpt_generate
-from measuring import Row, clock, interleaved, report, table, variant
+from measuring import Row, interleaved, report, table, variant
 
+from litmoe import checkpoint
+from litmoe.config import PrepareConfig
 from litmoe.config_files import load_train_config
+from litmoe.data.prepare import prepare
 from litmoe.model.decode import decode_together
 from litmoe.model.gpt import GPT
 
-NEW, PROMPT = 200, 16
+NEW, PROMPT, PROMPTS = 200, 16, 16
+STORY = "Once upon a time"
 MODELS = {
     "tiny preset": {},
     "width 512": {
@@ -38,40 +50,97 @@ MODELS = {
 }
 
 
-def rows(repeats: int = 5) -> list[Row]:
+def rows(repeats: int = 3) -> list[Row]:
     """Tokens per second for one prompt and for 16 of them, ours and LitGPT's."""
     found = []
-    for model in MODELS:
-        for prompts in (1, 16):
-            words = (model, str(prompts))
-            sides = {side: partial(variant, __file__, side, *words, threads=1) for side in ("ours", "litgpt")}
-            medians = interleaved(sides, repeats)
-            assert medians["ours"]["tokens"] == medians["litgpt"]["tokens"], "the texts differ"
-            speeds = [medians[side]["speed"] for side in ("ours", "litgpt")]
-            figure = f"decode, {model}, {prompts} prompt{'s' * (prompts > 1)}"
-            found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
+    with tempfile.TemporaryDirectory(prefix="litmoe-decode-", ignore_cleanup_errors=True) as name:
+        tokenizer = _tokenizer(Path(name))
+        for model in MODELS:
+            folder = Path(name) / model.replace(" ", "-")
+            _save(_model(model), folder, tokenizer)
+            one = interleaved(
+                {"ours": partial(_our_command, folder), "litgpt": partial(_litgpt_command, folder)}, repeats
+            )
+            many = interleaved(
+                {side: partial(variant, __file__, side, model) for side in ("ours", "litgpt")}, repeats
+            )
+            for figure, sides in (("1 prompt, the command", one), (f"{PROMPTS} prompts", many)):
+                assert sides["ours"]["text"] == sides["litgpt"]["text"], "the texts differ"
+                speeds = [sides[side]["speed"] for side in ("ours", "litgpt")]
+                found.append(Row(f"decode, {model}, {figure}", *speeds, unit="tokens/s", more_is_better=True))
     return found
 
 
-def measure(side: str, model: str, n_prompts: int) -> dict[str, Any]:
-    """The tokens written and their number per second, for this process's side."""
+def _model(name: str) -> GPT:
     fields = load_train_config(preset="tiny").model_config
     assert isinstance(fields, dict)
-    config = litgpt.Config(**(fields | MODELS[model]))
     torch.manual_seed(0)
-    ours = GPT(config).eval()
-    prompts = torch.randint(config.vocab_size, (n_prompts, PROMPT))
+    return GPT(litgpt.Config(**(fields | MODELS[name]))).eval()
+
+
+def _tokenizer(folder: Path) -> Path:
+    """A tokenizer of 2,048 words, trained on some of the built-in stories."""
+    settings = PrepareConfig(
+        source=["sample"],
+        data_dir=folder / "text",
+        tokenizer="train",
+        vocab_size=2048,
+        tokenizer_dir=folder / "tokenizer",
+        max_documents=500,
+        progress=False,
+    )
+    prepare(settings, say=lambda _: None)
+    return folder / "tokenizer"
+
+
+def _save(model: GPT, folder: Path, tokenizer: Path) -> None:
+    contents = checkpoint.Contents(
+        step=0,
+        model=model.state_dict(),
+        trainer=None,
+        model_config=asdict(model.config),
+        settings={},
+        tokenizer_dir=tokenizer,
+    )
+    checkpoint.save(folder, contents)
+
+
+def _our_command(folder: Path) -> dict[str, Any]:
+    words = ["-m", "litmoe.cli", "generate", "--checkpoint", str(folder), "--max-new-tokens", str(NEW)]
+    return _printed([*words, "--prompt", STORY, "--temperature", "0"], r"([\d,]+) tokens/s")
+
+
+def _litgpt_command(folder: Path) -> dict[str, Any]:
+    words = ["-m", "litgpt", "generate", str(folder), "--max_new_tokens", str(NEW), "--precision", "32-true"]
+    return _printed([*words, "--prompt", STORY, "--temperature", "0", "--top_k", "1"], r"([\d.]+) tokens/sec")
+
+
+def _printed(words: list[str], speed: str) -> dict[str, Any]:
+    """What a command wrote from the story's beginning on, and how fast it says that it was."""
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, encoding="utf-8", check=True, timeout=900
+    )
+    found = re.search(speed, done.stderr)
+    assert found, done.stderr
+    text = done.stdout[done.stdout.rindex(STORY) :].strip()
+    return {"speed": float(found[1].replace(",", "")), "text": text}
+
+
+def measure(side: str, model: str) -> dict[str, Any]:
+    """The tokens written for many prompts and their number per second, for this process's side."""
+    ours = _model(model)
+    prompts = torch.randint(ours.config.vocab_size, (PROMPTS, PROMPT))
     if side == "ours":
-        run = lambda new: _ours(ours, prompts, new)  # noqa: E731
+        run = partial(_ours, ours, prompts)
     else:
-        theirs = litgpt.GPT(config).eval()
+        theirs = litgpt.GPT(ours.config).eval()
         theirs.load_state_dict(ours.state_dict())
-        theirs.set_kv_cache(n_prompts)
-        run = lambda new: _litgpt(theirs, prompts, new)  # noqa: E731
+        theirs.set_kv_cache(PROMPTS)
+        run = partial(_litgpt, theirs, prompts)
     run(5)
-    start = clock()
+    start = time.perf_counter()
     tokens = run(NEW)
-    return {"speed": n_prompts * NEW / (clock() - start), "tokens": tokens}
+    return {"speed": PROMPTS * NEW / (time.perf_counter() - start), "text": tokens}
 
 
 def _ours(model: GPT, prompts: torch.Tensor, new: int) -> list[list[int]]:
@@ -80,26 +149,24 @@ def _ours(model: GPT, prompts: torch.Tensor, new: int) -> list[list[int]]:
 
 
 def _litgpt(model: litgpt.GPT, prompts: torch.Tensor, new: int) -> list[list[int]]:
-    greedy = {"temperature": 0.0, "top_k": 1}
-    if len(prompts) == 1:
-        text = litgpt_generate(model, prompts[0], PROMPT + new, include_prompt=False, **greedy)
-        return [text.tolist()]
     steps = batched_generate_fn(
-        model, prompts, PROMPT + new, sample_args=greedy, include_prompt=False, include_eos=True
+        model,
+        prompts,
+        PROMPT + new,
+        sample_args={"temperature": 0.0, "top_k": 1},
+        include_prompt=False,
+        include_eos=True,
     )
     return [torch.cat(text).tolist() for text in zip(*steps, strict=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "variant", nargs="*", help="side, model and number of prompts, to measure in this process"
-    )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("variant", nargs="*", help="side and model, to measure in this process")
+    parser.add_argument("--repeats", type=int, default=3)
     words = parser.parse_args()
     if words.variant:
-        side, model, n_prompts = words.variant
-        report(measure(side, model, int(n_prompts)))
+        report(measure(*words.variant))
     else:
         print(table(rows(words.repeats)))
 

@@ -63,7 +63,11 @@ def generate_command(words: Sequence[str], program: str) -> None:
     config = parse(GenerateConfig, words, {}, program)
     from litmoe.inference.generate import generate
 
-    generate(config, write=lambda text: print(text, end="", flush=True))
+    generate(
+        config,
+        write=lambda text: print(text, end="", flush=True),
+        say=lambda line: print(line, file=sys.stderr),
+    )
 
 
 def evaluate_command(words: Sequence[str], program: str) -> None:

@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "routed_scaling_factor": 2.5,
         "first_k_dense_replace": 1,
     },
-    "wide rows": {"n_embd": 264, "n_head": 4},
+    "large weights": {"n_embd": 264, "moe_intermediate_size": 100},
 }
 
 
@@ -64,6 +64,17 @@ def test_logits_are_those_of_the_whole_sequence(variant: str, sequences: int) ->
     logits_BTV = torch.stack([step(idx_BT[:, t], t) for t in range(5, 12)], dim=1)
     model.clear_kv_cache()
     torch.testing.assert_close(logits_BTV, model(idx_BT)[:, 5:], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@torch.no_grad()
+def test_threads_share_large_weights(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        test_logits_are_those_of_the_whole_sequence("large weights", 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Text from a trained model, shown as it is made."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -15,7 +16,10 @@ TOGETHER = 16
 
 
 def generate(
-    config: GenerateConfig, write: Callable[[str], object] | None = None, loaded: LoadedModel | None = None
+    config: GenerateConfig,
+    write: Callable[[str], object] | None = None,
+    loaded: LoadedModel | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> list[str]:
     """Write ``config.num_samples`` texts for every prompt, each with the prompt that it begins with.
 
@@ -25,6 +29,7 @@ def generate(
         config: what to write.
         write: gets every piece of the first text as soon as it is known, then the others; and what stands between.
         loaded: a model that is already loaded, instead of ``config.checkpoint``.
+        say: is told at the end how many tokens were written and how fast, reading the prompts included.
 
     Raises:
         LitMoEError: no checkpoint, settings out of range, or a prompt that is too long.
@@ -35,8 +40,17 @@ def generate(
     prompts = [prompt for prompt in config.prompts or [config.prompt] for _ in range(config.num_samples)]
     seeds = torch.Generator().manual_seed(config.seed)
     texts: list[str] = []
+    count, start = 0, time.perf_counter()
+
+    def counted(steps: Iterable[list[int | None]]) -> Iterator[list[int | None]]:
+        nonlocal count
+        for tokens in steps:
+            count += sum(token is not None for token in tokens)
+            yield tokens
+
     for first in range(0, len(prompts), TOGETHER):
-        for prompt, pieces in _texts(config, loaded, prompts[first : first + TOGETHER], seeds):
+        steps = counted(_steps(config, loaded, prompts[first : first + TOGETHER], seeds))
+        for prompt, pieces in _texts(loaded.tokenizer, prompts[first : first + TOGETHER], steps):
             if texts:
                 write("\n---\n")
             write(prompt)
@@ -46,14 +60,17 @@ def generate(
                 text += piece
             texts.append(text)
     write("\n")
+    if say is not None:
+        seconds = time.perf_counter() - start
+        say(f"{count} tokens in {seconds:.2f} s, {count / seconds:,.0f} tokens/s")
     return texts
 
 
-def _texts(
+def _steps(
     config: GenerateConfig, loaded: LoadedModel, prompts: list[str], seeds: torch.Generator
-) -> Iterator[tuple[str, Iterator[str]]]:
-    """Each prompt and the pieces of its text, to be read in turn: all are made while the first is read."""
-    steps = decode_together(
+) -> Iterator[list[int | None]]:
+    """The next token of every text, None for those that have ended."""
+    return decode_together(
         loaded.model,
         [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts],
         max_new_tokens=config.max_new_tokens,
@@ -65,6 +82,12 @@ def _texts(
             torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds))) for _ in prompts
         ],
     )
+
+
+def _texts(
+    tokenizer: Tokenizer, prompts: list[str], steps: Iterable[list[int | None]]
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """Each prompt and the pieces of its text, to be read in turn: all are made while the first is read."""
     others: list[list[int]] = [[] for _ in prompts[1:]]
 
     def first() -> Iterator[int]:
@@ -75,9 +98,9 @@ def _texts(
             if token is not None:
                 yield token
 
-    yield prompts[0], stream_text(loaded.tokenizer, first())
+    yield prompts[0], stream_text(tokenizer, first())
     for prompt, ids in zip(prompts[1:], others, strict=True):
-        yield prompt, stream_text(loaded.tokenizer, ids)
+        yield prompt, stream_text(tokenizer, ids)
 
 
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
