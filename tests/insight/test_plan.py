@@ -12,7 +12,8 @@ from litmoe.config_files import load_train_config
 from litmoe.errors import LitMoEError
 from litmoe.insight.devices import Device, n_bytes, other_device
 from litmoe.insight.fit import applied, changes, fit, settings
-from litmoe.insight.plan import Plan, make_plan
+from litmoe.insight.plan import MARGIN, Plan, make_plan
+from litmoe.insight.plan_command import show
 from litmoe.training.trainer import train
 
 
@@ -45,7 +46,7 @@ def test_cards_by_name() -> None:
 def test_all_changes_that_make_it_fit_are_needed(make_config: Callable[..., TrainConfig]) -> None:
     config = make_config()
     needed = _planned(config, 10**12).memory.total
-    device_bytes = needed - 600_000
+    device_bytes = int(needed * (1 + MARGIN)) - 600_000
     plan = _planned(config, device_bytes)
     assert plan.fits is False
     taken, fitting = fit(config, lambda changed: _planned(changed, device_bytes), list(changes(plan)))
@@ -56,6 +57,17 @@ def test_all_changes_that_make_it_fit_are_needed(make_config: Callable[..., Trai
         assert not _planned(others, device_bytes).fits
     assert applied(taken, config) == fitting.config
     assert settings(taken)
+
+
+def test_what_a_plan_may_be_off_by_must_be_free(
+    make_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = _planned(make_config(), 10**12).memory.total
+    for share, verdict in ((1.06, "B: fits"), (1.04, "may not fit"), (0.99, "does not fit")):
+        plan = _planned(make_config(), int(share * needed))
+        assert plan.fits == (share == 1.06)
+        show(plan)
+        assert verdict in capsys.readouterr().out
 
 
 def test_nothing_makes_it_fit(make_config: Callable[..., TrainConfig]) -> None:

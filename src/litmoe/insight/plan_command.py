@@ -10,10 +10,10 @@ from litmoe.config import TrainConfig, as_plain
 from litmoe.config_checks import check
 from litmoe.config_files import file_options, load_train_config
 from litmoe.errors import LitMoEError
-from litmoe.insight.devices import Device, other_device, this_device
+from litmoe.insight.devices import other_device, this_device
 from litmoe.insight.fit import applied, changes, fit, settings
 from litmoe.insight.measure import Measured, measure
-from litmoe.insight.plan import Plan, make_plan
+from litmoe.insight.plan import MARGIN, Plan, make_plan
 
 
 def plan_command(words: Sequence[str], program: str) -> None:
@@ -70,7 +70,7 @@ def show(plan: Plan, say: Callable[[str], None] = print) -> None:
     shown = {part: size for part, size in memory.parts.items() if size >= memory.total / 1000}
     for part, size in shown.items():
         say(f"  {part:<32}{readable(size):>10}")
-    say(f"  {'in all':<32}{readable(memory.total):>10}{_verdict(plan.fits, plan.device)}")
+    say(f"  {'in all':<32}{readable(memory.total):>10}{_verdict(plan)}")
 
 
 def show_fit(plan: Plan, file: Path | None, say: Callable[[str], None] = print) -> Plan:
@@ -89,7 +89,7 @@ def show_fit(plan: Plan, file: Path | None, say: Callable[[str], None] = print) 
             f"even with all that saves memory it needs {readable(fitting.memory.total)} of {plan.device.name}: "
             "choose a smaller model"
         )
-    say(f"with these it needs {readable(fitting.memory.total)}{_verdict(True, plan.device)}:")
+    say(f"with these it needs {readable(fitting.memory.total)}{_verdict(fitting)}:")
     for change in taken:
         say(f"  {change.cost}")
     say("\n" + yaml.safe_dump(settings(taken), sort_keys=False).strip())
@@ -122,10 +122,13 @@ def show_measured(plan: Plan, measured: Measured, say: Callable[[str], None] = p
     )
 
 
-def _verdict(fits: bool | None, device: Device) -> str:
-    if fits is None or device.n_bytes is None:
+def _verdict(plan: Plan) -> str:
+    if plan.device.n_bytes is None:
         return ""
-    return f" of {readable(device.n_bytes)}: {'fits' if fits else 'does not fit'}"
+    verdict = "fits" if plan.fits else "does not fit"
+    if not plan.fits and plan.memory.total <= plan.device.n_bytes:
+        verdict = f"may not fit, the plan can be off by {MARGIN:.0%}"
+    return f" of {readable(plan.device.n_bytes)}: {verdict}"
 
 
 def _in_all(plan: Plan) -> str:
