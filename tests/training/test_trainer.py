@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from litmoe import checkpoint
-from litmoe.config import TrainConfig
+from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError
 from litmoe.training.trainer import train
+from litmoe.training.verify_resume import first_difference
 
 MakeConfig = Callable[..., TrainConfig]
 CLOCK = {"time", "tokens_per_second", "flops_per_second"}
@@ -110,34 +112,45 @@ def test_workers_change_nothing(make_config: MakeConfig, tmp_path: Path) -> None
     assert rows(tmp_path / "0") == rows(tmp_path / "2")
 
 
-@pytest.mark.slow
-def test_two_processes_train_like_one(
-    make_config: MakeConfig, corpus: Path, tmp_path: Path, plain_python: str
-) -> None:
-    """Data-parallel over two CPU processes: the same data, the same counts, the same weights but for rounding."""
-    import yaml
-
-    from litmoe.config import as_plain
-
-    train(make_config(out_dir=str(tmp_path / "one")))
-    config = as_plain(make_config(out_dir=str(tmp_path / "two"), devices=2))
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
-    script = tmp_path / "script.py"  # no guard around the call: nothing imports this file again
+def train_apart(config: TrainConfig, folder: Path, python: str) -> None:
+    """A run on two devices, by a script of its own."""
+    settings = folder / "settings.yaml"
+    settings.write_text(yaml.safe_dump(as_plain(config)))
+    script = folder / "script.py"  # no guard around the call: nothing imports this file again
     script.write_text(
-        "from litmoe import load_train_config, train\n"
-        f"train(load_train_config({str(tmp_path / 'two.yaml')!r}))\n"
+        f"from litmoe import load_train_config, train\ntrain(load_train_config({str(settings)!r}))\n"
     )
-    done = subprocess.run(
-        [plain_python, str(script)], capture_output=True, text=True, timeout=240, check=False
-    )
+    done = subprocess.run([python, str(script)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 device(s)" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(make_config: MakeConfig, tmp_path: Path, plain_python: str) -> None:
+    """Data-parallel over two CPU processes: the same data, the same counts, the same weights but for rounding."""
+    train(make_config(out_dir=str(tmp_path / "one")))
+    train_apart(make_config(out_dir=str(tmp_path / "two"), devices=2), tmp_path, plain_python)
     assert distance(tmp_path / "two" / "final", tmp_path / "one" / "final") < 2e-4
     for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert float(a["train_loss"]) == pytest.approx(float(b["train_loss"]), rel=1e-4)
         assert a["total_tokens"] == b["total_tokens"]
         if a["val_loss"]:
             assert float(a["val_loss"]) == pytest.approx(float(b["val_loss"]), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_round_alike(make_config: MakeConfig, tmp_path: Path, plain_python: str) -> None:
+    """Weights rounded at random are the same on both devices: else a resume, which gives both those of the first,
+    would not be the run that would have been. Muon's groups are of both kinds, matrices and AdamW's."""
+    words = ("--precision=bf16-true", "--max-steps=6", "--train.save_interval=4", "--max-seq-length=32")
+    muon = {"class_path": "Muon", "init_args": {"lr": 0.01}}
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    train_apart(make_config(*words, out_dir=str(whole), devices=2, optimizer=muon), tmp_path, plain_python)
+    checkpoint.copy(whole / "step-00000004", again / "step-00000004")
+    (again / "metrics.csv").write_bytes((whole / "metrics.csv").read_bytes())
+    resumed = make_config(*words, "--resume=auto", out_dir=str(again), devices=2, optimizer=muon)
+    train_apart(resumed, tmp_path, plain_python)
+    assert first_difference(whole, again) is None
 
 
 def test_loads_are_counted_over_the_whole_global_batch(make_config: MakeConfig, tmp_path: Path) -> None:
