@@ -13,10 +13,11 @@ from litgpt.scripts.convert_hf_checkpoint import copy_weights_hf_llama
 from litgpt.scripts.convert_lit_checkpoint import copy_weights_llama
 from torch import Tensor
 
+from litmoe import checkpoint
 from litmoe.errors import LitMoEError
 from litmoe.model.gpt import GPT
 
-CONFIG = "config.json"
+CONFIG = checkpoint.HF_CONFIG
 OURS = "litmoe"
 """Key of config.json for what Transformers has no field for, and does not need."""
 
