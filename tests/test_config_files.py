@@ -170,6 +170,7 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
         (["--eval.max_new_tokens=5"], "use sample.max_new_tokens"),
         (["--train.lr_warmup_fraction=0.5"], "choose one"),
         (["--devices=-1"], "devices must be"),
+        (["--moe.balance=null"], "moe.balance: expected a value, got null"),
         (["--model_name=pythia-14m"], "has no effect"),
     ],
 )

@@ -380,6 +380,9 @@ def _explain(message: str, kind: type) -> str:
     if line.startswith('setting "') and expected and value:
         setting = line.split('"')[1]
         return f"{setting}: expected {' or '.join(sorted(expected))}, got {value[1]!r}"
+    if line.endswith("Cannot take a Union of no types."):  # null for a choice of words
+        setting = line.split('"')[1]
+        return f"{setting}: expected a value, got null"
     if line.startswith("Unrecognized arguments: "):
         words = line.removeprefix("Unrecognized arguments: ").split()
         name = words[0].removeprefix("--").partition("=")[0]
