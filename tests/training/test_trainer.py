@@ -221,8 +221,12 @@ def test_max_time_ends_a_run_with_a_checkpoint(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_lower_precisions_train(make_config: MakeConfig, tmp_path: Path, precision: str) -> None:
+def test_lower_precisions_train(
+    make_config: MakeConfig, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(make_config(f"--precision={precision}", "--max-steps=30"))
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ("this CPU has no instructions for bf16" in capsys.readouterr().out) == (not has_bf16)
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "out")]
     assert losses[-1] < losses[0] - 0.5
 

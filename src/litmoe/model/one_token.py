@@ -2,7 +2,7 @@
 
 For one token the products are those of a vector with a matrix, which cost the reading of the matrix, and much of
 the time goes to what is around them: LitGPT's forward runs 224 operations per MoE layer (top-2 of 8) and token,
-this one 67, views included. The prompt goes through the model as usual and leaves its keys and values in LitGPT's
+this one 63, views included. The prompt goes through the model as usual and leaves its keys and values in LitGPT's
 caches, which are read and written here in place.
 
 Letters: B sequences, D model width, H query heads, G query groups, S head size, L tokens so far, K experts per
@@ -150,10 +150,10 @@ class _Layer:
         """
         B, H, G, S = x_BD.size(0), self.n_head, self.n_groups, self.head_size
         qkv_BHS = self.qkv(x_BD).view(B, H + 2 * G, S)
-        turned_BHS = at.rotate(qkv_BHS.narrow(1, 0, H + G))
-        k_BGLS = at.write(self.cache.k, turned_BHS.narrow(1, H, G))
-        v_BGLS = at.write(self.cache.v, qkv_BHS.narrow(1, H + G, G))
-        q_BGHS = turned_BHS.narrow(1, 0, H).reshape(B, G, H // G, S)
+        qk_BHS, v_BGS = qkv_BHS.split((H + G, G), dim=1)
+        q_BHS, k_BGS = at.rotate(qk_BHS).split((H, G), dim=1)
+        k_BGLS, v_BGLS = at.write(self.cache.k, k_BGS), at.write(self.cache.v, v_BGS)
+        q_BGHS = q_BHS.reshape(B, G, H // G, S)
         y_BGHS = F.scaled_dot_product_attention(
             q_BGHS, k_BGLS, v_BGLS, attn_mask=at.mask_B11L, scale=self.scale
         )
@@ -178,7 +178,7 @@ class _Experts:
         weights_BK, ids_BK = choose_experts(scores_BE, moe.gate, moe.config)
         if x_BD.size(0) == 1:
             y_BD = torch.zeros_like(x_BD)
-            for expert, weight in zip(ids_BK[0].tolist(), weights_BK[0].tolist(), strict=True):
+            for expert, weight in zip(ids_BK.tolist()[0], weights_BK.tolist()[0], strict=True):
                 y_BD.add_(self.expert(x_BD, expert), alpha=weight)
         else:
             y_BD = self.by_expert(x_BD, weights_BK, ids_BK)
