@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from small import MODEL, run_settings
 
@@ -206,6 +206,7 @@ words = st.one_of(
 
 @few
 @given(line=st.lists(words, max_size=4))
+@example(line=["--eval=\x00"])
 def test_command_lines_of_any_words(tmp_path: Path, line: list[str]) -> None:
     for kind in (TrainConfig, PrepareConfig, GenerateConfig):
         outcome(lambda kind=kind: parse(kind, line, {}, "test"))

@@ -271,6 +271,9 @@ def as_options(kind: type, words: Sequence[str]) -> Iterable[str]:
     hints = {name: hint for name, hint, _ in options(kind)}
     short = _SHORT if kind is TrainConfig else {}
     rest = list(words)
+    for word in rest:
+        if "\0" in word:  # from a program; no system's command line can hold one
+            raise LitMoEError(f"{word!r}: a NUL character has no place in an option")
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):

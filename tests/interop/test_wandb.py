@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,15 +41,20 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of the only run below ``folder``, as W&B's own protocol messages."""
+    """The records of the only run below ``folder``, as W&B's own protocol messages.
+
+    W&B's service writes them, and on a busy machine may still do so when the run has ended for its caller.
+    """
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.glob("**/run-*.wandb")
-    found = []
-    for data in _log(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.append(record)
+    found: list[Any] = []
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = [wandb_internal_pb2.Record.FromString(data) for data in _log(path.read_bytes())]
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            break
+        time.sleep(0.1)
     return found
 
 
