@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from litgpt import Config
-from measuring import interleaved, report, variant
+from measuring import SMALL_MODEL, interleaved, report, variant
 
 from litmoe.checkpoint import tensors_in
 from litmoe.config import ClassSpec, MemoryArgs, PrepareConfig, TrainConfig
@@ -34,24 +34,12 @@ from litmoe.training.schedule import learning_rate
 from litmoe.training.step import gradients, update
 from litmoe.training.trainer import validate
 
-MODEL = {
+MODEL = SMALL_MODEL | {
     "name": "MoE-3M",
     "block_size": 128,
     "vocab_size": 1024,
     "padded_vocab_size": 1024,
     "n_layer": 3,
-    "n_embd": 128,
-    "n_head": 4,
-    "n_query_groups": 2,
-    "mlp_class_name": "LLaMAMoE",
-    "n_expert": 8,
-    "n_expert_per_token": 2,
-    "intermediate_size": 256,
-    "moe_intermediate_size": 256,
-    "norm_class_name": "RMSNorm",
-    "bias": False,
-    "parallel_residual": False,
-    "rotary_percentage": 1.0,
 }
 NEAREST = "nearest"
 VARIANTS = [

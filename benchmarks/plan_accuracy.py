@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from measuring import SMALL_MODEL
 
 from litmoe.config import TrainConfig
 from litmoe.config_files import merge, parse
@@ -23,24 +24,7 @@ from litmoe.training.run import Run, assemble, model_and_length
 from litmoe.training.schedule import Horizon
 from litmoe.training.step import gradients, update
 
-BASE = {
-    "block_size": 512,
-    "vocab_size": 2048,
-    "padded_vocab_size": 2048,
-    "n_layer": 4,
-    "n_embd": 128,
-    "n_head": 4,
-    "n_query_groups": 2,
-    "mlp_class_name": "LLaMAMoE",
-    "n_expert": 8,
-    "n_expert_per_token": 2,
-    "intermediate_size": 256,
-    "moe_intermediate_size": 256,
-    "norm_class_name": "RMSNorm",
-    "bias": False,
-    "parallel_residual": False,
-    "rotary_percentage": 1.0,
-}
+BASE = SMALL_MODEL | {"block_size": 512, "vocab_size": 2048, "padded_vocab_size": 2048, "n_layer": 4}
 MODELS: dict[str, dict[str, Any]] = {
     "narrow": {},
     "wide": {"n_embd": 256, "n_head": 8, "intermediate_size": 512, "moe_intermediate_size": 512},
