@@ -2,7 +2,7 @@
 
 import sys
 
-from litmoe.cli import evaluate_command, run
+from litmoe.cli.main import evaluate_command, run
 
 if __name__ == "__main__":
     sys.exit(run(evaluate_command, sys.argv[1:], "evaluate.py"))

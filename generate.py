@@ -2,7 +2,7 @@
 
 import sys
 
-from litmoe.cli import generate_command, run
+from litmoe.cli.main import generate_command, run
 
 if __name__ == "__main__":
     sys.exit(run(generate_command, sys.argv[1:], "generate.py"))

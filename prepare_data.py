@@ -2,7 +2,7 @@
 
 import sys
 
-from litmoe.cli import prepare_command, run
+from litmoe.cli.main import prepare_command, run
 
 if __name__ == "__main__":
     sys.exit(run(prepare_command, sys.argv[1:], "prepare_data.py"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from litmoe.cli import run, train_command
+from litmoe.cli.main import run, train_command
 
 if __name__ == "__main__":
     sys.exit(run(train_command, sys.argv[1:], "run_train.py"))

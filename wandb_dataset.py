@@ -2,8 +2,8 @@
 
 import sys
 
-from litmoe.cli import run
-from litmoe.interop.commands import wandb_dataset_command
+from litmoe.cli.exchange import wandb_dataset_command
+from litmoe.cli.main import run
 
 if __name__ == "__main__":
     sys.exit(run(wandb_dataset_command, sys.argv[1:], "wandb_dataset.py"))

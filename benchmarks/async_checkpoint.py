@@ -18,7 +18,7 @@ import torch
 
 from litmoe import checkpoint
 from litmoe.config import PrepareConfig, TrainConfig
-from litmoe.config_files import merge, parse
+from litmoe.config.files import merge, parse
 from litmoe.data.prepare import prepare
 from litmoe.training import resume
 from litmoe.training.run import Run, set_up

@@ -29,9 +29,9 @@ from measuring import Row, interleaved, report, table, variant
 
 from litmoe import checkpoint
 from litmoe.config import PrepareConfig
-from litmoe.config_files import load_train_config
+from litmoe.config.files import load_train_config
 from litmoe.data.prepare import prepare
-from litmoe.model.decode import decode_together
+from litmoe.inference.decode import decode_together
 from litmoe.model.gpt import GPT
 
 NEW, PROMPT, PROMPTS = 200, 16, 16
@@ -106,7 +106,7 @@ def _save(model: GPT, folder: Path, tokenizer: Path) -> None:
 
 
 def _our_command(folder: Path) -> dict[str, Any]:
-    words = ["-m", "litmoe.cli", "generate", "--checkpoint", str(folder), "--max-new-tokens", str(NEW)]
+    words = ["-m", "litmoe", "generate", "--checkpoint", str(folder), "--max-new-tokens", str(NEW)]
     return _printed([*words, "--prompt", STORY, "--temperature", "0"], r"([\d,]+) tokens/s")
 
 

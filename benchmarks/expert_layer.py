@@ -22,7 +22,7 @@ from litgpt.model import LLaMAMoE
 from measuring import Row, clock, interleaved, report, table, variant
 from torch import Tensor
 
-from litmoe.model.moe import MoE
+from litmoe.model.moe.layer import MoE
 
 TOKENS, EXPERTS, TOP = 2048, 8, 2
 WIDTHS = {768: 2048, 256: 512}

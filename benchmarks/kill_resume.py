@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from killing import Trainer, train_uninterrupted, train_with_kills
-from small import MODEL
+from support.killing import Trainer, train_uninterrupted, train_with_kills
+from support.small import MODEL
 
 from litmoe.config import ClassSpec, EvalArgs, PrepareConfig, TrainArgs, TrainConfig
 from litmoe.data.prepare import prepare
-from litmoe.training.verify_resume import first_difference
+from litmoe.diagnostics.verify_resume import first_difference
 
 SAVE_INTERVAL = 5
 

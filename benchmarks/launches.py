@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from litmoe.model.experts import _GroupedExperts, _LoopExperts
-from litmoe.model.moe import MoE
-from litmoe.model.routing import dispatch_plan, route
+from litmoe.model.moe.experts import _GroupedExperts, _LoopExperts
+from litmoe.model.moe.layer import MoE
+from litmoe.model.moe.routing import dispatch_plan, route
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique")
 

@@ -20,12 +20,12 @@ from typing import Any
 from measuring import Row, report, table, variant
 
 from litmoe.config import PrepareConfig
-from litmoe.config_files import load_train_config
+from litmoe.config.files import load_train_config
 from litmoe.data.prepare import prepare
 from litmoe.data.windows import Batch
-from litmoe.training.metrics import row_of
-from litmoe.training.progress import Progress
-from litmoe.training.recorder import Recorder
+from litmoe.training.recording.metrics import row_of
+from litmoe.training.recording.progress import Progress
+from litmoe.training.recording.recorder import Recorder
 from litmoe.training.run import Run, set_up
 from litmoe.training.step import gradients, update
 

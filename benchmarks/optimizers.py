@@ -23,16 +23,16 @@ from measuring import SMALL_MODEL, interleaved, report, variant
 
 from litmoe.checkpoint import tensors_in
 from litmoe.config import ClassSpec, MemoryArgs, PrepareConfig, TrainConfig
-from litmoe.config_files import merge, parse
+from litmoe.config.files import merge, parse
 from litmoe.data.prepare import prepare
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.optim import AdamW
-from litmoe.training.optimizers import make_optimizer
+from litmoe.optim.build import make_optimizer
+from litmoe.training.loop import validate
 from litmoe.training.run import Run, set_up
 from litmoe.training.schedule import learning_rate
 from litmoe.training.step import gradients, update
-from litmoe.training.trainer import validate
 
 MODEL = SMALL_MODEL | {
     "name": "MoE-3M",

@@ -16,10 +16,10 @@ from lightning.fabric import Fabric
 from measuring import SMALL_MODEL
 
 from litmoe.config import TrainConfig
-from litmoe.config_files import merge, parse
-from litmoe.insight.allocations import peak_above_start
-from litmoe.insight.measure import held_bytes
-from litmoe.insight.step_memory import RandomText, foresee
+from litmoe.config.files import merge, parse
+from litmoe.diagnostics.allocations import peak_above_start
+from litmoe.diagnostics.measure import held_bytes
+from litmoe.diagnostics.step_memory import RandomText, foresee
 from litmoe.training.run import Run, assemble, model_and_length
 from litmoe.training.schedule import Horizon
 from litmoe.training.step import gradients, update

@@ -22,9 +22,17 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from litmoe.config_files import load_train_config, read_yaml
-from litmoe.insight.step_memory import FRAMEWORK, RandomText, foresee, kind_of, make_state, named, trace_step
-from litmoe.insight.trace import MemoryTrace, peaks
+from litmoe.config.files import load_train_config, read_yaml
+from litmoe.diagnostics.memory_trace import MemoryTrace, peaks
+from litmoe.diagnostics.step_memory import (
+    FRAMEWORK,
+    RandomText,
+    foresee,
+    kind_of,
+    make_state,
+    named,
+    trace_step,
+)
 from litmoe.training.run import assemble, model_and_length
 from litmoe.training.schedule import Horizon
 

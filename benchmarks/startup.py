@@ -29,10 +29,10 @@ from measuring import ROOT, Row, interleaved, table
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from environments import linked_environment
+from support.environments import linked_environment
 
 from litmoe.config import PrepareConfig
-from litmoe.config_files import load_train_config
+from litmoe.config.files import load_train_config
 from litmoe.data.prepare import prepare
 
 
@@ -68,9 +68,7 @@ def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
             measure()  # fills the caches of bytecode, of the disk and of LitGPT's compiler
         medians = interleaved(to_step, repeats)
         to_help = {
-            words: lambda words=words: _seconds_of(
-                [str(ours_python), "-m", "litmoe.cli", *words], environment
-            )
+            words: lambda words=words: _seconds_of([str(ours_python), "-m", "litmoe", *words], environment)
             for words in (("--help",), ("train", "--help"))
         }
         helps = interleaved(to_help, repeats)

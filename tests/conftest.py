@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import linked_environment
-from small import run_settings
+from support.environments import linked_environment
+from support.small import run_settings
 
 from litmoe.config import PrepareConfig, TrainConfig
-from litmoe.config_files import merge, parse
+from litmoe.config.files import merge, parse
 from litmoe.data.prepare import prepare
 
 
@@ -88,7 +88,7 @@ def make_config(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="session")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The final checkpoint of the small model after 80 steps."""
-    from litmoe.training.trainer import train
+    from litmoe.training.loop import train
 
     words = ["--max-steps=80", "--train.save_interval=null", "--eval.max_iters=100000"]
     return train(_config(corpus, tmp_path_factory.mktemp("trained"), words, {})).checkpoint

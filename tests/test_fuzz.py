@@ -16,22 +16,22 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from small import MODEL, run_settings
+from support.small import MODEL, run_settings
 
 from litmoe import checkpoint
-from litmoe.classes import find_class, make
 from litmoe.config import ClassSpec, GenerateConfig, PrepareConfig, TrainConfig
-from litmoe.config_checks import check
-from litmoe.config_files import load_train_config, options, parse
+from litmoe.config.checks import check
+from litmoe.config.files import load_train_config, options, parse
+from litmoe.config.instantiate import find_class, make
 from litmoe.data.formats import read_documents
 from litmoe.data.text_files import TextFiles
 from litmoe.data.token_store import TokenStore
 from litmoe.data.tokenizer import copy_tokenizer, load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import load_checkpoint
-from litmoe.model.specification import load_model_config
-from litmoe.training.optimizers import make_optimizer
-from litmoe.training.trainer import train
+from litmoe.model.config import load_model_config
+from litmoe.optim.build import make_optimizer
+from litmoe.training.loop import train
 
 SECONDS = 20  # for what takes milliseconds: a bound that only a hang exceeds, on a machine under any load
 

@@ -10,17 +10,17 @@ The jobs as functions, the same that the commands call; none of them reads ``sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from litmoe.version import __version__
+
 if TYPE_CHECKING:
     from litmoe.config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
-    from litmoe.config_files import load_train_config
+    from litmoe.config.files import load_train_config
     from litmoe.data.prepare import PreparedData, prepare
     from litmoe.errors import LitMoEError
     from litmoe.inference.evaluate import Evaluation, evaluate
     from litmoe.inference.generate import generate
     from litmoe.inference.loading import LoadedModel, load_checkpoint
-    from litmoe.training.trainer import TrainResult, train
-
-__version__ = "0.1.0"
+    from litmoe.training.loop import TrainResult, train
 
 _HOME = {
     "EvaluateConfig": "config",
@@ -31,13 +31,13 @@ _HOME = {
     "PrepareConfig": "config",
     "PreparedData": "data.prepare",
     "TrainConfig": "config",
-    "TrainResult": "training.trainer",
+    "TrainResult": "training.loop",
     "evaluate": "inference.evaluate",
     "generate": "inference.generate",
     "load_checkpoint": "inference.loading",
-    "load_train_config": "config_files",
+    "load_train_config": "config.files",
     "prepare": "data.prepare",
-    "train": "training.trainer",
+    "train": "training.loop",
 }
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "PreparedData",
     "TrainConfig",
     "TrainResult",
+    "__version__",
     "evaluate",
     "generate",
     "load_checkpoint",

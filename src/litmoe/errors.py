@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a person can make and mend."""
+"""What can go wrong by a person's hand, and the end of a run that was asked to end."""
 
 
 class LitMoEError(Exception):
@@ -6,16 +6,37 @@ class LitMoEError(Exception):
 
     A command prints the message without a traceback and exits with code 2. A broken
     invariant of the program itself is an ``AssertionError`` instead, and keeps its traceback.
+    The subclasses let a caller tell kinds apart; each is also the built-in exception of its kind.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(" ".join(message.split()))  # what is quoted in it may hold line breaks
+        super().__init__(" ".join(message.split()))  # quoted text may contain line breaks
 
 
-class RunInterrupted(LitMoEError):  # noqa: N818 - nothing went wrong
+class ConfigError(LitMoEError, ValueError):
+    """A setting or option that is unknown, impossible, or without effect."""
+
+
+class DataError(LitMoEError, ValueError):
+    """Text, tokenizer or token store that cannot be used."""
+
+
+class CheckpointError(LitMoEError, ValueError):
+    """A checkpoint that is missing, damaged, or of another model or run."""
+
+
+class MissingExtraError(LitMoEError, ImportError):
+    """A package that only an extra of litmoe installs; the message names the extra."""
+
+
+class DiskFullError(LitMoEError, OSError):
+    """The disk has no room for what is to be written."""
+
+
+class RunInterrupted(Exception):  # noqa: N818 - nothing went wrong
     """A run that was asked to end, and has saved its state.
 
-    ``exit_code`` is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    ``exit_code`` is 128 plus the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tokenizers as hf
-from hub import REVISION, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hub import REVISION, serving
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import open_sources, tiny_stories
@@ -287,7 +287,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path, plain_
     pq.write_table(pa.table({"text": ["held out"]}), folder / "validation-00000-of-00001-abc.parquet")
     names = ["validation-00000-of-00001-abc", "train-00000-of-00002-abc", "train-00001-of-00002-abc"]
     names = [f"data/{name}.parquet" for name in names]
-    command = [plain_python, "-m", "litmoe.cli", "prepare", "--source", "tinystories", "--data-dir", "data"]
+    command = [plain_python, "-m", "litmoe", "prepare", "--source", "tinystories", "--data-dir", "data"]
     command += ["--tokenizer", "train", "--vocab-size", "300", "--tokenizer-dir", "tokenizer"]
 
     cache = tmp_path / "cache"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from litmoe.config import GenerateConfig
 from litmoe.errors import LitMoEError
+from litmoe.inference.decode import choose, decode, decode_together, encode_prompt
 from litmoe.inference.generate import generate, stream_text
 from litmoe.inference.loading import LoadedModel, load_checkpoint
-from litmoe.model.decode import choose, decode, decode_together, encode_prompt
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from shutil import copytree
 
 import pytest
 import yaml
-from small import MODEL
+from support.small import MODEL
 
-from litmoe import cli
 from litmoe.checkpoint import verify
+from litmoe.cli import main as cli
 
 ROOT = Path(__file__).parents[2]
 

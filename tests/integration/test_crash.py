@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import Trainer, metrics, train_uninterrupted, train_with_kills
+from support.killing import Trainer, metrics, train_uninterrupted, train_with_kills
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig

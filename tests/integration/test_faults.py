@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import metrics
+from support.killing import metrics
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.errors import LitMoEError
-from litmoe.training import trainer
-from litmoe.training.trainer import train
+from litmoe.training import loop as trainer
+from litmoe.training.loop import train
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trigram import trigram_loss
+from support.trigram import trigram_loss
 
 from litmoe import load_train_config, train
 from litmoe.config import EvaluateConfig, GenerateConfig
@@ -15,7 +15,7 @@ from litmoe.inference.generate import generate
 from litmoe.inference.loading import LoadedModel, load_checkpoint
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
-from litmoe.model.moe import MoE
+from litmoe.model.moe.layer import MoE
 
 TOKENS = 650_000  # about a minute and a half on one core; at 500,000 it is no better than trigrams
 SMALL = {"n_layer": 2, "n_embd": 128, "n_head": 4, "intermediate_size": 256, "moe_intermediate_size": 256}

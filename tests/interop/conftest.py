@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from small import MODEL as SMALL
-from small import run_settings
+from support.small import MODEL as SMALL
+from support.small import run_settings
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.config_files import parse
+from litmoe.config.files import parse
+from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
-from litmoe.model.specification import load_model_config
-from litmoe.training.trainer import train
+from litmoe.training.loop import train
 
 MODEL: dict[str, Any] = SMALL | {"padded_vocab_size": 520}  # more rows than tokens, as a padded model has
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from litmoe.cli import run
+from litmoe.cli.exchange import export_command
+from litmoe.cli.main import run
 from litmoe.errors import LitMoEError
+from litmoe.inference.decode import decode, encode_prompt
 from litmoe.inference.loading import load_checkpoint
-from litmoe.interop.commands import export_command
-from litmoe.model.decode import decode, encode_prompt
 
 pytest.importorskip("gguf", reason="gguf is not installed (extra: gguf)")
 from litmoe.interop.gguf import export_gguf

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from hub import serving
+from support.hub import serving
 
 from litmoe import checkpoint
-from litmoe.cli import run
+from litmoe.cli.exchange import export_command, import_command
+from litmoe.cli.main import run
 from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
 from litmoe.errors import LitMoEError
 from litmoe.inference.evaluate import evaluate
 from litmoe.inference.generate import generate
 from litmoe.inference.loading import load_checkpoint
-from litmoe.interop.commands import export_command, import_command
 from litmoe.interop.huggingface import export_huggingface, import_huggingface
-from litmoe.training.trainer import train
+from litmoe.training.loop import train
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -146,7 +146,7 @@ def test_a_model_comes_from_the_hub(exported: Path, tmp_path: Path, plain_python
     """By its id; without a file that is neither weights, tokenizer nor configuration."""
     shutil.copytree(exported, tmp_path / "repository")
     (tmp_path / "repository" / "modeling.py").write_text("print('not this one')")
-    words = ["-m", "litmoe.cli", "import", "someone/stories", "--out-dir", "ours"]
+    words = ["-m", "litmoe", "import", "someone/stories", "--out-dir", "ours"]
     with serving(tmp_path / "repository", "someone/stories", "models") as hub:
         env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         done = subprocess.run(

@@ -19,16 +19,16 @@ import torch
 import yaml
 
 from litmoe import checkpoint
-from litmoe.cli import run
+from litmoe.cli.exchange import import_command
+from litmoe.cli.main import run
 from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
 from litmoe.data.token_store import TokenStore
 from litmoe.errors import LitMoEError
 from litmoe.inference.evaluate import evaluate
 from litmoe.inference.generate import generate
-from litmoe.interop.commands import import_command
 from litmoe.interop.huggingface import export_huggingface
 from litmoe.interop.litgpt import import_litgpt
-from litmoe.training.trainer import train
+from litmoe.training.loop import train
 
 PROMPT = "Once upon a time"
 needs_litdata = pytest.mark.skipif(find_spec("litdata") is None, reason="LitData is not installed")

@@ -14,24 +14,24 @@ from typing import Any
 
 import pytest
 
-from litmoe.cli import run as run_command
+from litmoe.cli.exchange import wandb_dataset_command
+from litmoe.cli.main import run as run_command
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.data.prepare import prepare
 from litmoe.data.token_store import TokenStore
 from litmoe.errors import LitMoEError
-from litmoe.interop import wandb_artifacts
-from litmoe.interop.bundle import bundle_of, check_bundle, inside
-from litmoe.interop.commands import wandb_dataset_command
-from litmoe.interop.wandb_artifacts import fetch_dataset, point_to, upload_dataset, upload_wanted
-from litmoe.interop.wandb_names import check_aliases, check_artifact, check_project, parse_reference
-from litmoe.interop.wandb_run import (
+from litmoe.training.loop import train
+from litmoe.wandb import datasets as wandb_artifacts
+from litmoe.wandb.bundle import bundle_of, check_bundle, inside
+from litmoe.wandb.datasets import fetch_dataset, point_to, upload_dataset, upload_wanted
+from litmoe.wandb.names import check_aliases, check_artifact, check_project, parse_reference
+from litmoe.wandb.run import (
     SampleTable,
     log_checkpoint,
     model_artifact_name,
     record_dataset,
     wandb_run,
 )
-from litmoe.training.trainer import train
 
 wandb = pytest.importorskip("wandb", reason="wandb is not installed (extra: wandb)")
 

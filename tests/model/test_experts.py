@@ -13,9 +13,9 @@ from litgpt import Config
 from litgpt.model import LLaMAMLP, LLaMAMoE
 from torch import Tensor
 
-from litmoe.model.experts import Backend, Experts, choose_backend, row_multiple, unstack
-from litmoe.model.moe import MoE
-from litmoe.model.routing import dispatch_plan
+from litmoe.model.moe.experts import Backend, Experts, choose_backend, row_multiple, unstack
+from litmoe.model.moe.layer import MoE
+from litmoe.model.moe.routing import dispatch_plan
 
 D, WIDTH = 24, 20  # whose rows are multiples of 16 bytes in fp32, as grouped products need them
 BASE = {

@@ -11,11 +11,11 @@ from litgpt.generate.base import generate
 from litgpt.utils import chunked_cross_entropy
 
 from litmoe.errors import LitMoEError
-from litmoe.model.experts import unstack
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
+from litmoe.model.moe.experts import unstack
+from litmoe.model.moe.routing import switch_loss
 from litmoe.model.objective import Objective
-from litmoe.model.routing import switch_loss
 
 BASE = {
     "block_size": 64,

@@ -6,8 +6,8 @@ from litgpt import Config
 from litgpt.model import LLaMAMoE
 
 from litmoe.errors import LitMoEError
-from litmoe.model.experts import Experts, stack, unstack
-from litmoe.model.moe import MoE
+from litmoe.model.moe.experts import Experts, stack, unstack
+from litmoe.model.moe.layer import MoE
 
 D, WIDTH = 24, 20
 BASE = {

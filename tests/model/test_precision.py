@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from litgpt import Config
 from litgpt.model import RMSNorm
-from small import MODEL
+from support.small import MODEL
 
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
-from litmoe.model.moe import MoE
+from litmoe.model.moe.layer import MoE
 from litmoe.model.objective import Objective
 
 PRECISIONS = {

@@ -8,7 +8,7 @@ from litgpt import Config
 from litgpt.model import GroupedTopkRouter
 from torch import nn
 
-from litmoe.model.routing import (
+from litmoe.model.moe.routing import (
     Routing,
     _RouterLogits,
     dispatch_plan,

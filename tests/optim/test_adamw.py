@@ -5,7 +5,7 @@ import torch
 
 from litmoe.optim import AdamW, AdamW4bit, AdamW8bit
 from litmoe.optim.adamw import PIECES
-from litmoe.optim.foretell import state_shapes
+from litmoe.optim.state_size import state_shapes
 
 PIECE = PIECES["cpu"]
 ARGUMENTS = {"lr": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}

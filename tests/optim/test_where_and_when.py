@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from litmoe.optim import AdamW, AdamW8bit, Muon
-from litmoe.optim.foretell import state_shapes
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.optim.offload import HostOptimizer
+from litmoe.optim.state_size import state_shapes
 
 
 def model(dtype=torch.float32) -> torch.nn.Sequential:

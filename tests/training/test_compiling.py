@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from litgpt import Config
-from small import MODEL
+from support.small import MODEL
 from torch._dynamo.utils import counters
 
 from litmoe.config import TrainConfig
 from litmoe.model.gpt import GPT
 from litmoe.model.objective import Objective
 from litmoe.training.compiling import compile_problem
-from litmoe.training.trainer import train
+from litmoe.training.loop import train
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16-mixed"])

@@ -17,9 +17,9 @@ import yaml
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError, RunInterrupted
-from litmoe.training import trainer
+from litmoe.training import loop as trainer
+from litmoe.training.loop import train
 from litmoe.training.out_dir import locked
-from litmoe.training.trainer import train
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(make_config: MakeCon
 HUNGRY = """
 import resource, sys
 from litmoe import load_train_config, train
-from litmoe.training import trainer
+from litmoe.training import loop as trainer
 config = load_train_config(sys.argv[1])
 keep = trainer.gradients
 def limited(run, batches):

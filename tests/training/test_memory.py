@@ -10,14 +10,14 @@ import torch
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.config_checks import check
+from litmoe.config.checks import check
+from litmoe.diagnostics.verify_resume import first_difference
 from litmoe.errors import LitMoEError
-from litmoe.optim.subclasses import restored
+from litmoe.optim.torchao_state import restored
+from litmoe.training.loop import train
 from litmoe.training.run import set_up
 from litmoe.training.saving import checkpoint_bytes
 from litmoe.training.step import gradients, update
-from litmoe.training.trainer import train
-from litmoe.training.verify_resume import first_difference
 
 MakeConfig = Callable[..., TrainConfig]
 IN_BACKWARD = ("--memory.step_in_backward=true", "--train.max_norm=null", "--train.micro_batch_size=8")

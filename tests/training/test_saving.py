@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from litmoe import checkpoint
 from litmoe.config import CheckpointArgs, TrainConfig, as_plain
-from litmoe.errors import LitMoEError
+from litmoe.errors import DiskFullError, LitMoEError
 from litmoe.training import resume
 from litmoe.training.run import Run, set_up
 from litmoe.training.saving import (
@@ -466,11 +466,11 @@ def test_a_full_disk_stops_or_is_trained_on_over(
             assert len(without) == 8 - len(kept)
             assert all("\n" not in line and "not written" in line and "free" in line for line in without)
             assert not list((disk / "out").glob(".*"))
-            with pytest.raises(checkpoint.DiskFullError):  # there is no later one to come
+            with pytest.raises(DiskFullError):  # there is no later one to come
                 writer.save_final(run)
             assert steps_in(disk / "out") == kept
             writer.args.on_full_disk = "stop"
-            with pytest.raises(checkpoint.DiskFullError, match="not written"):
+            with pytest.raises(DiskFullError, match="not written"):
                 writer.save(run, step_folder(run))
                 writer.wait()
             checkpoint.remove(checkpoint.step_folder(disk / "out", 1))
@@ -506,7 +506,7 @@ def test_no_free_space_is_refused_before_anything_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(checkpoint, "free_bytes", lambda _: 1000)
-    with pytest.raises(checkpoint.DiskFullError, match=r"needs 3\d\.\d kB and the disk has 1 kB free"):
+    with pytest.raises(DiskFullError, match=r"needs 3\d\.\d kB and the disk has 1 kB free"):
         checkpoint.save(tmp_path / "out" / "final", tiny(1))
     assert not (tmp_path / "out").exists()
 
@@ -515,9 +515,9 @@ def test_no_free_space_is_refused_before_anything_is_written(
 
 CHILD = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{here!r}, {tests!r}]
 from test_saving import advance, step_folder, running, writer_of
-from litmoe.config_files import load_train_config
+from litmoe.config.files import load_train_config
 
 def train():
     config = load_train_config({config!r})
@@ -548,7 +548,11 @@ def test_a_killed_run_has_whole_checkpoints_and_loses_no_more_than_it_may(
     config = make_config("--checkpoint.keep_last=2", "--checkpoint.keep_every=12")
     config.train.save_interval = interval
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(as_plain(config)))
-    code = CHILD.format(tests=str(Path(__file__).parent), config=str(tmp_path / "config.yaml"))
+    code = CHILD.format(
+        here=str(Path(__file__).parent),
+        tests=str(Path(__file__).parents[1]),
+        config=str(tmp_path / "config.yaml"),
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     parent = subprocess.Popen([sys.executable, "-c", code], **pipes)  # type: ignore[call-overload]
     chance = random.Random(0)

@@ -63,7 +63,7 @@ def open_sources(config: PrepareConfig) -> list[Source]:
 
 def sample(max_documents: int | None = None, seed: int = 0) -> Source:
     """The built-in stories."""
-    from litmoe.data.stories import SAMPLE_STORIES, stories
+    from litmoe.stories import SAMPLE_STORIES, stories
 
     count = SAMPLE_STORIES if max_documents is None else min(max_documents, SAMPLE_STORIES)
 

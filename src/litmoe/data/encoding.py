@@ -19,7 +19,7 @@ from litmoe.data.documents import (
     validation_limit,
 )
 from litmoe.data.tokenizer import open_tokenizer
-from litmoe.data.words import Words, splits_like_gpt2
+from litmoe.data.word_cache import Words, splits_like_gpt2
 from litmoe.errors import LitMoEError
 
 BATCH_BYTES = 2 << 20

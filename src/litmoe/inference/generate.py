@@ -8,8 +8,8 @@ from litgpt import Tokenizer
 
 from litmoe.config import GenerateConfig
 from litmoe.errors import LitMoEError
+from litmoe.inference.decode import decode_together, encode_prompt
 from litmoe.inference.loading import LoadedModel, load_checkpoint
-from litmoe.model.decode import decode_together, encode_prompt
 
 TOGETHER = 16
 """Texts made at one time; each takes a key-value cache of its own."""

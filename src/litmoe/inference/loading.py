@@ -8,11 +8,12 @@ import torch
 from litgpt import Tokenizer
 
 from litmoe import checkpoint
-from litmoe.config_files import one_line, read_yaml
+from litmoe.config.files import read_yaml
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
+from litmoe.messages import one_line
+from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
-from litmoe.model.specification import load_model_config
 
 
 @dataclass(frozen=True)

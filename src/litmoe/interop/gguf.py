@@ -11,12 +11,12 @@ from litgpt import Config
 from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.config_files import one_line
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import find_checkpoint
 from litmoe.interop.mixtral import refuse_other_than_mixtral
-from litmoe.model.specification import load_model_config
+from litmoe.messages import one_line
+from litmoe.model.config import load_model_config
 
 _MAGIC = b"GGUF"
 

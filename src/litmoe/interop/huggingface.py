@@ -14,12 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.config_files import one_line
 from litmoe.data.folders import only_one_process, whole_folder
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import find_checkpoint
-from litmoe.interop.facts import TrainingFacts, real_text, training_facts
 from litmoe.interop.litgpt import refuse_other_than_import, save_import
 from litmoe.interop.mixtral import (
     CONFIG,
@@ -31,8 +29,10 @@ from litmoe.interop.mixtral import (
     to_mixtral_weights,
 )
 from litmoe.interop.model_card import model_card
+from litmoe.interop.training_facts import TrainingFacts, real_text, training_facts
+from litmoe.messages import one_line
+from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
-from litmoe.model.specification import load_model_config
 
 Say = Callable[[str], None]
 

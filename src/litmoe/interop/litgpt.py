@@ -12,12 +12,13 @@ from litgpt import Config
 from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.config_files import one_line, read_yaml
+from litmoe.config.files import read_yaml
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.interop.mixtral import mixtral_config_of
+from litmoe.messages import one_line
+from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
-from litmoe.model.specification import load_model_config
 
 IMPORTED = "imported_from"
 """Key of hyperparameters.yaml that says where an imported checkpoint came from."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from litmoe.config_files import nearest, one_line
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import find_checkpoint, pick_device
 from litmoe.interop.huggingface import export_huggingface
+from litmoe.messages import nearest, one_line
 
 Say = Callable[[str], None]
 

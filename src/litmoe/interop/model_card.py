@@ -2,9 +2,9 @@
 
 from litgpt import Config
 
-from litmoe import __version__
-from litmoe.interop.facts import TrainingFacts, section
+from litmoe.interop.training_facts import TrainingFacts, section
 from litmoe.model.flops import num_active_params, num_params
+from litmoe.version import __version__
 
 _USE = """\
 ```python

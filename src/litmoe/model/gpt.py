@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from litmoe.errors import LitMoEError
-from litmoe.model.experts import Experts
-from litmoe.model.moe import MoE
+from litmoe.model.moe.experts import Experts
+from litmoe.model.moe.layer import MoE
+from litmoe.model.moe.routing import Routing, route
 from litmoe.model.norm import norm_class
-from litmoe.model.routing import Routing, route
 
 
 class Block(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from litgpt.model import CausalSelfAttention, LLaMAMLP
 from torch import Tensor, nn
 
-from litmoe.model.experts import Experts
 from litmoe.model.gpt import GPT
+from litmoe.model.moe.experts import Experts
 
 
 @torch.no_grad()

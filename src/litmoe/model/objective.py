@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from litmoe.model.gpt import GPT
 from litmoe.model.loss import linear_cross_entropy
-from litmoe.model.routing import switch_loss
+from litmoe.model.moe.routing import switch_loss
 
 
 class StepLosses(NamedTuple):

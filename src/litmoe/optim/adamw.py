@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from litmoe.optim.base import PlainStateOptimizer
-from litmoe.optim.codes import Code
+from litmoe.optim.quantize import Code
 from litmoe.optim.rounding import Noise, write
 
 PIECES = {"cpu": 1 << 18}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from litmoe.config import TrainConfig
-from litmoe.config_files import one_line
+from litmoe.messages import one_line
 
 
 def settle_compile(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> None:

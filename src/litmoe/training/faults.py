@@ -8,7 +8,7 @@ import torch
 from litmoe import checkpoint
 from litmoe.errors import LitMoEError
 from litmoe.training import resume
-from litmoe.training.metrics import StepFigures
+from litmoe.training.recording.metrics import StepFigures
 from litmoe.training.run import Run
 
 ADVICE = "resume from the last checkpoint with a lower learning rate or a longer warm-up"

@@ -10,10 +10,10 @@ from lightning.fabric import Fabric
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
-from litmoe.config_files import read_yaml
+from litmoe.config.files import read_yaml
 from litmoe.errors import LitMoEError
 from litmoe.interop.mixtral import mixtral_config_of
-from litmoe.optim.subclasses import plain, restored
+from litmoe.optim.torchao_state import plain, restored
 from litmoe.training.run import Run, State
 
 Change = dict[str, Any]

@@ -13,24 +13,24 @@ from litgpt.data import DataModule
 from litgpt.model import GroupedTopkRouter
 from torch import Tensor
 
-from litmoe.classes import find_class, make
 from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config.instantiate import find_class, make
 from litmoe.data.prepare import prepare
 from litmoe.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from litmoe.data.windows import Batch
 from litmoe.errors import LitMoEError
-from litmoe.interop.wandb_artifacts import Dataset, check_reference, fetch_dataset, point_to
-from litmoe.interop.wandb_run import model_artifact_name
+from litmoe.model.config import load_model_config, named_model_config, with_correction_bias
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.model.objective import Objective
-from litmoe.model.specification import load_model_config, named_model_config, with_correction_bias
 from litmoe.optim import AdamW
+from litmoe.optim.build import make_optimizer, peak_learning_rate, rounds_stochastically
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
 from litmoe.training.compiling import settle_compile
-from litmoe.training.optimizers import make_optimizer, peak_learning_rate, rounds_stochastically
 from litmoe.training.schedule import Horizon, horizon
+from litmoe.wandb.datasets import Dataset, check_reference, fetch_dataset, point_to
+from litmoe.wandb.run import model_artifact_name
 
 
 @dataclass

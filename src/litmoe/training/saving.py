@@ -20,10 +20,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.checkpoint import DiskFullError, readable
 from litmoe.config import CheckpointArgs, TrainConfig
-from litmoe.errors import LitMoEError
-from litmoe.optim.foretell import state_shapes
+from litmoe.errors import DiskFullError, LitMoEError
+from litmoe.messages import readable
+from litmoe.optim.state_size import state_shapes
 from litmoe.training import resume
 from litmoe.training.run import Run
 

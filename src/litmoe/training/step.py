@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from litmoe.data.windows import Batch
-from litmoe.model.moe import MoE
-from litmoe.model.routing import update_correction_bias
-from litmoe.training.metrics import StepFigures
-from litmoe.training.optimizers import set_learning_rate
+from litmoe.model.moe.layer import MoE
+from litmoe.model.moe.routing import update_correction_bias
+from litmoe.optim.build import set_learning_rate
+from litmoe.training.recording.metrics import StepFigures
 from litmoe.training.run import Run
 
 

@@ -1,0 +1,1 @@
+"""Commands: options in, one function call, an exit code out."""

@@ -1,0 +1,1 @@
+"""What a configuration does on a machine, before and while it runs."""

@@ -1,0 +1,182 @@
+"""How fast a configuration trains and writes on this machine, as a table to paste.
+
+Random tokens stand in for text: speed and memory do not depend on what is read, and nothing has to be prepared.
+"""
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from litmoe.config import TrainConfig
+from litmoe.config.checks import check
+from litmoe.config.files import file_options, load_train_config
+from litmoe.diagnostics.step_memory import RandomText
+from litmoe.errors import LitMoEError
+from litmoe.inference.decode import decode_together
+from litmoe.messages import readable
+from litmoe.model.flops import flops_per_token, num_active_params, num_params
+from litmoe.training.compiling import settle_compile
+from litmoe.training.loop import peak_flops
+from litmoe.training.run import Run, assemble, make_fabric, model_and_length
+from litmoe.training.schedule import Horizon
+from litmoe.training.step import gradients, update
+from litmoe.version import __version__
+
+PROMPT, NEW = 8, 64
+TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a configuration does on this machine."""
+
+    machine: str
+    model: str
+    step: str
+    """What a step consists of, and the precision."""
+    seconds_per_step: float
+    tokens_per_second: float
+    flops_per_second: float
+    mfu: float | None
+    """``flops_per_second`` over what the card could do at best; None for devices that nobody has listed."""
+    peak_bytes: int | None
+    """On a GPU what torch had allocated at most; elsewhere the resident memory of the whole process at most, which
+    Windows does not tell."""
+    decode_tokens_per_second: dict[int, float]
+    """By the number of texts written at one time."""
+
+
+def bench_command(words: Sequence[str], program: str) -> None:
+    """Measure training and generation on this machine."""
+    own = file_options(program)
+    own.add_argument("--steps", type=int, default=10)
+    known, rest = own.parse_known_args(list(words))
+    if known.steps < 1:
+        raise LitMoEError(f"--steps must be greater than 0, got {known.steps}")
+    config = load_train_config(
+        known.config,
+        preset=known.preset or (None if known.config else "tiny"),
+        model_config=known.model_config,
+        overrides=rest,
+        program=program,
+        about=_ABOUT,
+    )
+    print(table(bench(config, known.steps)))
+
+
+def bench(config: TrainConfig, steps: int = 10) -> Bench:
+    """Train ``steps`` steps on random tokens after two that do not count, then write texts of ``NEW`` tokens.
+
+    Raises:
+        LitMoEError: the configuration cannot work here.
+    """
+    check(config)
+    model_config, seq_length = model_and_length(config)
+    fabric = make_fabric(config, print)
+    fabric.launch()
+    settle_compile(config, fabric.device, print)
+    train, device = config.train, fabric.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    tokens_per_step = train.global_batch_size * seq_length
+    text = RandomText((train.micro_batch_size, seq_length), model_config.vocab_size, device)
+    run = assemble(config, fabric, model_config, seq_length, text, Horizon(steps + 2, 0, tokens_per_step))
+    seconds = statistics.median([_seconds_of_step(run) for _ in range(steps + 2)][2:])
+    flops = flops_per_token(model_config, seq_length) * tokens_per_step / seconds
+    best = peak_flops(run)
+    total, active = num_params(model_config), num_active_params(model_config)
+    return Bench(
+        machine=_machine(device),
+        model=f"{model_config.name or 'unnamed'}: {total:,} parameters, {active:,} active per token",
+        step=f"{train.global_batch_size} windows of {seq_length}, {train.micro_batch_size} at a time, "
+        f"{config.precision}{', compiled' if config.compile else ''}",
+        seconds_per_step=seconds,
+        tokens_per_second=tokens_per_step / seconds,
+        flops_per_second=flops,
+        mfu=flops / best if best else None,
+        peak_bytes=_peak_bytes(device),
+        decode_tokens_per_second={texts: _decode_speed(run, texts) for texts in (1, TOGETHER)},
+    )
+
+
+def table(bench: Bench) -> str:
+    """The figures as a Markdown table."""
+    rows = {
+        "machine": bench.machine,
+        "model": bench.model,
+        "step": bench.step,
+        "training": f"{bench.tokens_per_second:,.0f} tokens/s, {bench.seconds_per_step * 1e3:,.0f} ms per step",
+        "compute": f"{bench.flops_per_second / 1e12:.4g} TFLOP/s"
+        + (f", MFU {bench.mfu:.1%}" if bench.mfu is not None else ""),
+        "peak memory": readable(bench.peak_bytes) if bench.peak_bytes is not None else "not known on Windows",
+        **{
+            f"generation, {texts} text{'s' * (texts > 1)}": f"{speed:,.0f} tokens/s"
+            for texts, speed in bench.decode_tokens_per_second.items()
+        },
+    }
+    width, wide = max(map(len, rows)), max(map(len, rows.values()))
+    lines = [f"| {name:<{width}} | {text:<{wide}} |" for name, text in rows.items()]
+    head = [
+        f"| {'litmoe bench':<{width}} | {__version__:<{wide}} |",
+        f"|{'-' * (width + 2)}|{'-' * (wide + 2)}|",
+    ]
+    return "\n".join([*head, *lines])
+
+
+def _seconds_of_step(run: Run) -> float:
+    start = time.perf_counter()
+    update(run, gradients(run, run.data()), run.peak_lr)
+    if run.fabric.device.type == "cuda":
+        torch.cuda.synchronize(run.fabric.device)
+    return time.perf_counter() - start
+
+
+def _decode_speed(run: Run, texts: int) -> float:
+    """Tokens per second over ``texts`` texts, the reading of their prompts included."""
+    new = min(NEW, run.seq_length - PROMPT)
+    if new < 1:
+        raise LitMoEError(
+            f"windows of {run.seq_length} tokens are too short to measure: raise --max-seq-length"
+        )
+    prompts = list(torch.randint(run.model_config.vocab_size, (texts, PROMPT)))
+    for _ in decode_together(run.gpt, prompts, max_new_tokens=2, end_id=None, temperature=0):
+        pass
+    start = time.perf_counter()
+    steps = sum(1 for _ in decode_together(run.gpt, prompts, max_new_tokens=new, end_id=None, temperature=0))
+    return texts * steps / (time.perf_counter() - start)
+
+
+def _machine(device: torch.device) -> str:
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        name += f", {torch.get_num_threads()} threads"
+    return f"{device.type} ({name}), {platform.system()}, torch {torch.__version__}"
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+_ABOUT = """\
+Measure how fast a configuration trains and writes on this machine, on random tokens.
+
+  --preset NAME        a configuration that comes with litmoe; tiny where neither this nor --config is given
+  --config FILE        a training YAML
+  --model-config FILE  a model YAML
+  --steps N            steps to measure (10)
+
+All options of `litmoe train` may follow, such as --precision or --micro-batch-size.
+"""

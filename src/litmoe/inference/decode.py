@@ -1,0 +1,184 @@
+"""Text generation, token by token, with a key-value cache; several sequences at a time."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import torch
+from litgpt import Tokenizer
+from torch import Tensor
+
+from litmoe.errors import LitMoEError
+from litmoe.inference.decode_step import OneToken, supported
+from litmoe.model.gpt import GPT
+
+
+def decode(
+    model: GPT,
+    prompt_T: Tensor,
+    *,
+    max_new_tokens: int,
+    end_id: int | None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[int]:
+    """Yield new token ids after one prompt, as :func:`decode_together` does for several."""
+    steps = decode_together(
+        model,
+        [prompt_T],
+        max_new_tokens=max_new_tokens,
+        end_id=end_id,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        generators=[generator],
+    )
+    try:
+        for (token,) in steps:
+            assert token is not None  # the only sequence has not ended
+            yield token
+    finally:
+        steps.close()
+
+
+def decode_together(
+    model: GPT,
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    end_id: int | None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    generators: Sequence[torch.Generator | None] | None = None,
+) -> Generator[list[int | None], None, None]:
+    """Yield the next token id of every sequence, until all have ended; None for those that have.
+
+    A sequence ends with the end token (not yielded), the limit, or a full context. Each prompt is read in one
+    pass, equal ones once; then all sequences go on together, a token at a time. The model's mode and caches are
+    put back when the iterator ends or is closed.
+
+    Args:
+        model: on its device; at most ``model.max_seq_length`` tokens of context.
+        prompts: for each sequence at least one token id, (T,), int64, any device.
+        max_new_tokens: most tokens to yield for a sequence.
+        end_id: the token that ends a document; None: never stop early.
+        temperature: 0 takes the likeliest token every time; else logits are divided by it.
+        top_k: keep the k likeliest tokens.
+        top_p: then keep the likeliest tokens that together have this probability (arXiv 1904.09751).
+        generators: one per sequence, on the CPU; the same state gives the same text.
+
+    Raises:
+        LitMoEError: a prompt is empty, or fills the whole context.
+    """
+    device = model.cos.device
+    lengths = [prompt_T.numel() for prompt_T in prompts]
+    _check(lengths, model.max_seq_length)
+    limits = [min(max_new_tokens, model.max_seq_length - length) for length in lengths]
+    longest = max(length + limit for length, limit in zip(lengths, limits, strict=True))
+    generators = generators or [None] * len(prompts)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model.set_kv_cache(batch_size=len(prompts), max_seq_length=longest, device=device)
+        with torch.inference_mode():
+            logits_BV = _read_prompts(model, [prompt_T.to(device) for prompt_T in prompts])
+            step = OneToken(model) if supported(model.config) else _whole_forward(model)
+            ends_B = torch.tensor(lengths, device=device)
+        ended = [False] * len(prompts)
+        for number in range(max(limits)):
+            tokens: list[int | None] = []
+            for row, (limit, generator) in enumerate(zip(limits, generators, strict=True)):
+                ended[row] = ended[row] or number >= limit
+                token = None if ended[row] else choose(logits_BV[row], temperature, top_k, top_p, generator)
+                ended[row] = ended[row] or token == end_id
+                tokens.append(None if ended[row] else token)
+            if all(ended):
+                return
+            yield tokens
+            if number + 1 == max(limits):
+                return
+            position: int | Tensor = lengths[0] + number
+            with torch.inference_mode():
+                if len(set(lengths)) > 1:
+                    position = (ends_B + number).clamp(max=longest - 1)  # rows that have ended go along
+                tokens_B = torch.tensor([token or 0 for token in tokens], device=device)
+                logits_BV = step(tokens_B, position)
+    finally:
+        model.clear_kv_cache()
+        model.train(was_training)
+
+
+def _check(lengths: Sequence[int], context: int) -> None:
+    for length in lengths:
+        if length == 0:
+            raise LitMoEError(
+                "the prompt has no token, and the tokenizer no begin-of-text token to start from"
+            )
+        if length >= context:
+            raise LitMoEError(
+                f"the prompt has {length} tokens, the model's context only {context}: shorten it"
+            )
+
+
+def _read_prompts(model: GPT, prompts: Sequence[Tensor]) -> Tensor:
+    """Fill the caches with the prompts; returns the logits after each, (B, V)."""
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt_T in enumerate(prompts):
+        rows_of.setdefault(tuple(prompt_T.tolist()), []).append(row)
+    logits: dict[int, Tensor] = {}
+    # One prompt alone is written to row 0, and copied to its own rows; the prompt of row 0 therefore comes last.
+    for rows in reversed(rows_of.values()):
+        prompt_T = prompts[rows[0]]
+        T = prompt_T.numel()
+        x_BTD, _ = model.hidden(prompt_T[None], torch.arange(T, device=prompt_T.device), input_pos_maxp1=T)
+        logits_V = model.logits(x_BTD[0, -1])
+        for row in rows:
+            logits[row] = logits_V
+            for block in model.transformer.h if row else ():
+                for cache in (block.attn.kv_cache.k, block.attn.kv_cache.v):
+                    cache[row, :, :T] = cache[0, :, :T]
+    return torch.stack([logits[row] for row in range(len(prompts))])
+
+
+def _whole_forward(model: GPT) -> Callable[[Tensor, int | Tensor], Tensor]:
+    """The step of :class:`OneToken` by the model's own forward, for what that does not know."""
+
+    def step(tokens_B: Tensor, position: int | Tensor) -> Tensor:
+        if isinstance(position, int):
+            input_pos, upto = torch.tensor([position], device=tokens_B.device), position + 1
+        else:
+            input_pos, upto = position[:, None], int(position.max()) + 1
+        x_BTD, _ = model.hidden(tokens_B[:, None], input_pos, input_pos_maxp1=upto)
+        return model.logits(x_BTD[:, 0])
+
+    return step
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> Tensor:
+    """A prompt's token ids after the begin-of-text token, (T,), int64.
+
+    LitGPT strips a last token that is the end token, which an empty prompt's begin token is where both are the
+    same, as in GPT-2.
+    """
+    if tokenizer.bos_id is None:
+        return tokenizer.encode(prompt, bos=False).long()
+    if not prompt:
+        return torch.tensor([tokenizer.bos_id])
+    return tokenizer.encode(prompt, bos=True).long()
+
+
+def choose(
+    logits_V: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator | None
+) -> int:
+    """One token id from the logits over the vocabulary, drawn on the CPU in fp32 so that devices agree."""
+    logits_V = logits_V.float().cpu()
+    if temperature == 0:
+        return int(logits_V.argmax())
+    logits_K, ids_K = torch.topk(logits_V, min(top_k or logits_V.numel(), logits_V.numel()))
+    probs_K = torch.softmax(logits_K / temperature, dim=0)
+    if top_p < 1:
+        before_K = probs_K.cumsum(0) - probs_K  # the likeliest token is always kept
+        probs_K = torch.where(before_K < top_p, probs_K, 0.0)
+    return int(ids_K[torch.multinomial(probs_K, 1, generator=generator)])

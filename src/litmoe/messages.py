@@ -1,0 +1,26 @@
+"""Words for people: how messages are put together."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def one_line(error: object) -> str:
+    """A message of any length and shape as one line."""
+    return " ".join(str(error).split())
+
+
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """``; did you mean X?`` or the list of what there is, to end a message with."""
+    word, known = str(word), list(known)  # YAML's keys may be numbers
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not close and "." not in word:  # the end of a dotted name, written without its section
+        close = [name for name in known if difflib.get_close_matches(word, [name.split(".")[-1]], cutoff=0.7)]
+    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help for all of them"
+
+
+def readable(n_bytes: int) -> str:
+    """A number of bytes for people, in powers of ten, as disks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes / 1e3:.3g} kB"

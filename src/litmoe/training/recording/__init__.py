@@ -1,0 +1,1 @@
+"""Where the figures and texts of a run go."""

@@ -1,0 +1,1 @@
+"""Weights & Biases: data sets and checkpoints as artifacts, runs as runs."""

@@ -1,0 +1,1 @@
+"""Helpers of the tests; the benchmarks use some of them too."""
