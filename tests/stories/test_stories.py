@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from litmoe.stories import PLOTS, SAMPLE_STORIES, stories, story, words
+from litmoe.stories import PLOTS, SAMPLE_STORIES, stories, story, vocabulary
 from litmoe.stories.teller import Teller, a
 
 FIRST_HUNDRED = "99fcbbdd34b9fe1f475f26ce2e02acbee2623de423ee1d94e0507184a603fb43"
@@ -155,7 +155,10 @@ def test_no_word_is_said_twice(sample: list[str]) -> None:
 
 
 def test_names_and_pronouns_agree(sample: list[str]) -> None:
-    he_names, she_names = {*words.BOYS, *words.HE_ANIMALS}, {*words.GIRLS, *words.SHE_ANIMALS}
+    he_names, she_names = (
+        {*vocabulary.BOYS, *vocabulary.HE_ANIMALS},
+        {*vocabulary.GIRLS, *vocabulary.SHE_ANIMALS},
+    )
     assert not he_names & she_names
     assert not [name for name in he_names | she_names if name.endswith("s")]
     for text in sample:
@@ -166,10 +169,20 @@ def test_names_and_pronouns_agree(sample: list[str]) -> None:
 
 
 def test_no_pronoun_without_anyone_it_could_mean(sample: list[str]) -> None:
-    he_names = {*words.BOYS, *words.HE_ANIMALS, "Dad", "Grandpa", "man", "farmer", "Walter", "owl", "turtle"}
+    he_names = {
+        *vocabulary.BOYS,
+        *vocabulary.HE_ANIMALS,
+        "Dad",
+        "Grandpa",
+        "man",
+        "farmer",
+        "Walter",
+        "owl",
+        "turtle",
+    }
     she_names = {
-        *words.GIRLS,
-        *words.SHE_ANIMALS,
+        *vocabulary.GIRLS,
+        *vocabulary.SHE_ANIMALS,
         "Mom",
         "Grandma",
         "woman",

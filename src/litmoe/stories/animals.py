@@ -1,6 +1,6 @@
 """Stories about animals."""
 
-from litmoe.stories import vocabulary as words
+from litmoe.stories import vocabulary
 from litmoe.stories.teller import Plot, Teller, a, female, male
 
 
@@ -79,7 +79,7 @@ def journey(t: Teller) -> str:
 def storm(t: Teller) -> str:
     hero = t.animal()
     friend = t.friend(hero)
-    home = words.ANIMAL_HOMES[friend.kind]
+    home = vocabulary.ANIMAL_HOMES[friend.kind]
     return f"""
         {t.meet(hero)}
         [ {hero.His} friend {friend} the {friend.kind} lived {home}.

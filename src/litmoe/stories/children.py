@@ -1,6 +1,6 @@
 """Stories about children."""
 
-from litmoe.stories import vocabulary as words
+from litmoe.stories import vocabulary
 from litmoe.stories.teller import Plot, Teller, a, female, male
 
 
@@ -739,7 +739,7 @@ def treasure_map(t: Teller) -> str:
 def kite_in_tree(t: Teller) -> str:
     hero, elder = t.child(), t.elder()
     friend = t.friend(hero)
-    color = t.one(*words.COLORS)
+    color = t.one(*vocabulary.COLORS)
     return f"""
         {t.meet(hero)}
         [{hero} had {a(color)} kite with a long tail. | {elder} made {hero} {a(color)} kite.]

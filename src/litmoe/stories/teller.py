@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from litmoe.stories import vocabulary as words
+from litmoe.stories import vocabulary
 
 T = TypeVar("T")
 
@@ -89,23 +89,27 @@ class Teller:
         return self.one(self.boy, self.girl)()
 
     def boy(self) -> Who:
-        return male(self.one(*words.BOYS), "boy")
+        return male(self.one(*vocabulary.BOYS), "boy")
 
     def girl(self) -> Who:
-        return female(self.one(*words.GIRLS), "girl")
+        return female(self.one(*vocabulary.GIRLS), "girl")
 
     def animal(self, but: str = "") -> Who:
         return self.one(self.he_animal, self.she_animal)(but)
 
     def he_animal(self, but: str = "") -> Who:
-        return male(self.one(*words.HE_ANIMALS), self.one(*(k for k in words.ANIMAL_HOMES if k != but)))
+        return male(
+            self.one(*vocabulary.HE_ANIMALS), self.one(*(k for k in vocabulary.ANIMAL_HOMES if k != but))
+        )
 
     def she_animal(self, but: str = "") -> Who:
-        return female(self.one(*words.SHE_ANIMALS), self.one(*(k for k in words.ANIMAL_HOMES if k != but)))
+        return female(
+            self.one(*vocabulary.SHE_ANIMALS), self.one(*(k for k in vocabulary.ANIMAL_HOMES if k != but))
+        )
 
     def friend(self, hero: Who) -> Who:
         """A child for a child, another kind of animal for an animal, and always with the other pronoun."""
-        if hero.kind in words.ANIMAL_HOMES:
+        if hero.kind in vocabulary.ANIMAL_HOMES:
             return self.she_animal(but=hero.kind) if hero.he == "he" else self.he_animal(but=hero.kind)
         return self.girl() if hero.he == "he" else self.boy()
 
@@ -119,17 +123,17 @@ class Teller:
         return self.one(self.parent, self.grandparent)()
 
     def toy(self) -> Toy:
-        name = self.one(*words.TOYS)
-        return Toy(name, f"{self.one(*words.COLORS, 'little')} {name}", words.TOYS[name])
+        name = self.one(*vocabulary.TOYS)
+        return Toy(name, f"{self.one(*vocabulary.COLORS, 'little')} {name}", vocabulary.TOYS[name])
 
     def day(self) -> str:
-        return self.one(*words.DAYS)
+        return self.one(*vocabulary.DAYS)
 
     def meet(self, hero: Who) -> str:
         """The first sentence of a story."""
-        animal = hero.kind in words.ANIMAL_HOMES
-        one = f"{a(self.one(*words.TRAITS))} {hero.kind}"
-        home = words.ANIMAL_HOMES[hero.kind] if animal else self.one(*words.CHILD_HOMES)
+        animal = hero.kind in vocabulary.ANIMAL_HOMES
+        one = f"{a(self.one(*vocabulary.TRAITS))} {hero.kind}"
+        home = vocabulary.ANIMAL_HOMES[hero.kind] if animal else self.one(*vocabulary.CHILD_HOMES)
         return self.one(
             f"Once upon a time, there was {one} named {hero}.",
             f"There was once {one} named {hero}.",
