@@ -1,7 +1,14 @@
-"""Words for people: how messages are put together."""
+"""Messages for people: how they are put together, and what takes them."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Say = Callable[[str], None]
+"""Takes one line for a person. Functions are silent by default; only the commands print."""
+
+
+def silent(_: str) -> None:
+    """The :data:`Say` that says nothing."""
 
 
 def one_line(error: object) -> str:
