@@ -8,7 +8,6 @@ from typing import Any
 
 from litmoe.config import PrepareConfig
 from litmoe.data.documents import read_text, split_documents
-from litmoe.data.folders import only_one_process, refuse_foreign
 from litmoe.data.prepared_text import (
     RECORD,
     finish_interrupted,
@@ -32,6 +31,7 @@ from litmoe.data.tokenizer import (
     train_tokenizer,
 )
 from litmoe.errors import LitMoEError
+from litmoe.files import only_one_process, refuse_foreign
 
 
 @dataclass(frozen=True)

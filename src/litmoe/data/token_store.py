@@ -19,10 +19,10 @@ import numpy as np
 
 from litmoe.data.documents import SplitMode, read_text, split_documents
 from litmoe.data.encoding import Encoder, chosen_documents
-from litmoe.data.folders import only_one_process, refuse_foreign, whole_folder
 from litmoe.data.store_record import COUNTS, DOCUMENTS, OWN_FILES, STORE, TOKENS, dump, read_record, why_stale
 from litmoe.data.tokenizer import tokenizer_fingerprint
 from litmoe.errors import LitMoEError
+from litmoe.files import only_one_process, refuse_foreign, whole_folder
 
 FORMAT = 1
 """Raise it whenever the same text and tokenizer would give other tokens: every store is then rebuilt."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litmoe.data.documents import END_OF_TEXT
-from litmoe.data.folders import only_one_process, whole_folder
 from litmoe.errors import LitMoEError
+from litmoe.files import only_one_process, whole_folder
 
 if TYPE_CHECKING:
     import litgpt

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.data.folders import only_one_process, whole_folder
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
+from litmoe.files import only_one_process, whole_folder
 from litmoe.inference.loading import find_checkpoint
 from litmoe.interop.litgpt import refuse_other_than_import, save_import
 from litmoe.interop.mixtral import (

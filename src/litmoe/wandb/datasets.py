@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from litmoe.config import TrainConfig
-from litmoe.data.folders import only_one_process
 from litmoe.errors import LitMoEError
+from litmoe.files import only_one_process
 from litmoe.messages import one_line
 from litmoe.wandb.bundle import DESCRIPTION, TOKENIZER, bundle_of, check_bundle, inside
 from litmoe.wandb.names import (
