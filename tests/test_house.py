@@ -42,7 +42,7 @@ UNDOCUMENTED: set[str] = {
     "litmoe.training.batches.LoaderBatches.validation",
     "litmoe.training.batches.WindowBatches.training",
     "litmoe.training.batches.WindowBatches.validation",
-    "litmoe.training.recording.metrics.MetricsFile.close",
+    "litmoe.training.recording.metrics_file.MetricsFile.close",
     "litmoe.training.recording.progress.Progress.close",
     "litmoe.training.recording.progress.Progress.say",
     "litmoe.training.recording.recorder.Recorder.close",

@@ -1,11 +1,9 @@
-"""Metrics of a run: one row per logged step in ``metrics.csv``, and the same figures to a logger of choice."""
+"""The figures of a step as a row of metrics, and the logger that gets them besides ``metrics.csv``."""
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.fabric import Fabric
@@ -15,41 +13,11 @@ from torch import Tensor
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError
 from litmoe.model.moe.routing import switch_loss
+from litmoe.training.recording.metrics_file import MOE_COLUMNS, Row
 from litmoe.wandb.datasets import project_name
 
 if TYPE_CHECKING:
     from litmoe.training.run import Run
-
-Row = dict[str, float | int]
-
-BASE_COLUMNS = (
-    "step",
-    "train_loss",
-    "val_loss",
-    "learning_rate",
-    "epoch",
-    "time",
-    "iter_tokens",
-    "total_tokens",
-    "tokens_per_second",
-    "val_bits_per_byte",
-    "grad_norm",
-    "flops_per_second",
-    "mfu",
-    "skipped_steps",
-    "rollbacks",
-)
-MOE_COLUMNS = ("switch_loss", "z_loss", "load_max_over_mean", "router_entropy", "dead_experts")
-
-
-def columns(n_moe_layers: int, n_expert: int) -> list[str]:
-    """All columns of a run's metrics; those of the experts only where there are any."""
-    if n_moe_layers == 0:
-        return list(BASE_COLUMNS)
-    layers = range(n_moe_layers)
-    per_layer = [f"{name}_L{layer}" for name in MOE_COLUMNS[2:] for layer in layers]
-    loads = [f"load_L{layer}_E{expert}" for layer in layers for expert in range(n_expert)]
-    return [*BASE_COLUMNS, *MOE_COLUMNS, *per_layer, *loads]
 
 
 @dataclass
@@ -122,71 +90,6 @@ def _moe_figures(figures: StepFigures) -> Row:
     for layer, load_E in enumerate(load_LE.tolist()):
         row |= {f"load_L{layer}_E{expert}": round(share, 6) for expert, share in enumerate(load_E)}
     return row
-
-
-class MetricsFile:
-    """``metrics.csv``: a row is on disk when ``write`` returns; empty where not measured."""
-
-    def __init__(self, path: Path, names: Sequence[str], resume_step: int | None) -> None:
-        """Open for a new run, or for one that goes on after ``resume_step``: later rows are dropped.
-
-        Raises:
-            LitMoEError: the file cannot be written.
-        """
-        self.path = path
-        self.names = list(names)
-        self._last_step = 0
-        self._open(resume_step)
-
-    def write(self, row: Mapping[str, Any], to_disk: bool = True) -> None:
-        """Add a row; where the run has gone back, the rows from that step on are dropped first.
-
-        Every row is with the system at once, so that no killed process loses one. ``to_disk`` waits until this one
-        and all before it would outlast a crash of the machine too. That takes milliseconds, and only the rows of
-        steps with a checkpoint need it: a resumed run writes those after them again.
-
-        Raises:
-            LitMoEError: the disk is full, or the folder has gone.
-        """
-        if row["step"] <= self._last_step:
-            self.close()
-            self._open(row["step"] - 1)
-        self._last_step = row["step"]
-        try:
-            self._writer.writerow(row)
-            self._file.flush()
-            if to_disk:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _open(self, up_to: int | None) -> None:
-        """Rewrite the file with the rows up to a step, none of them for None, and open it for more."""
-        rows = self._rows_up_to(up_to) if up_to is not None and self.path.is_file() else []
-        beside = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.names, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(rows)
-            beside.replace(self.path)
-            self._file = self.path.open("a", newline="", encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self._writer = csv.DictWriter(self._file, self.names)
-        self._last_step = int(rows[-1]["step"]) if rows else 0
-
-    def _unwritable(self, error: OSError) -> LitMoEError:
-        return LitMoEError(f"{self.path}: cannot be written ({error.strerror}): choose another --out-dir")
-
-    def _rows_up_to(self, step: int) -> list[dict[str, str]]:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        return [row for row in rows if int(row["step"]) <= step]
 
 
 def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:

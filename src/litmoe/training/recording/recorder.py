@@ -6,7 +6,8 @@ from typing import Any
 
 from litmoe.config import as_plain
 from litmoe.model.moe.layer import MoE
-from litmoe.training.recording.metrics import MetricsFile, Row, columns, make_logger
+from litmoe.training.recording.metrics import make_logger
+from litmoe.training.recording.metrics_file import MetricsFile, Row, columns
 from litmoe.training.run import Run
 from litmoe.wandb.run import (
     SampleTable,
