@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from litmoe.model.moe.experts import _GroupedExperts, _LoopExperts
+from litmoe.model.moe.backends import BACKENDS, Fused
+from litmoe.model.moe.dispatch import group_by_expert
 from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.routing import dispatch_plan, route
+from litmoe.model.moe.router import route
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique")
 
@@ -93,18 +94,19 @@ def layers(n_expert: int) -> dict[str, Callable[[Tensor], Tensor]]:
     ours, theirs = MoE(config), LLaMAMoE(config)
     theirs.load_state_dict(ours.state_dict())
 
-    def by(function: Any) -> Callable[[Tensor], Tensor]:
+    def by(fused: Fused) -> Callable[[Tensor], Tensor]:
         def layer(x_BTD: Tensor) -> Tensor:
             x_TD = x_BTD.flatten(0, 1)
             routing = route(x_TD, ours.gate, config)
-            plan = dispatch_plan(routing.ids_TK, routing.counts_E)
+            dispatch = group_by_expert(routing.ids_TK, routing.rows_E)
             experts = ours.experts
-            y_TD: Tensor = function.apply(x_TD, routing.weights_TK, experts.w13_EID, experts.w2_EDI, plan)
+            stacks = experts.w13_EID, experts.w2_EDI
+            y_TD = fused(x_TD, routing.weights_TK, *stacks, dispatch, False)
             return y_TD.view_as(x_BTD)
 
         return layer
 
-    return {"LitGPT": theirs, "loop": by(_LoopExperts), "grouped": by(_GroupedExperts)}
+    return {"LitGPT": theirs} | {name: by(backend.fused) for name, backend in BACKENDS.items()}
 
 
 def counts(layer: Callable[[Tensor], Tensor], tokens: int) -> tuple[Launches, Launches, Tensor, Tensor]:

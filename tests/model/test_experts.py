@@ -13,9 +13,10 @@ from litgpt import Config
 from litgpt.model import LLaMAMLP, LLaMAMoE
 from torch import Tensor
 
-from litmoe.model.moe.experts import Backend, Experts, choose_backend, row_multiple, unstack
+from litmoe.model.moe.backends import BackendName, choose_backend, row_multiple
+from litmoe.model.moe.dispatch import group_by_expert
+from litmoe.model.moe.experts import Experts, unstack
 from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.routing import dispatch_plan
 
 D, WIDTH = 24, 20  # whose rows are multiples of 16 bytes in fp32, as grouped products need them
 BASE = {
@@ -59,14 +60,14 @@ MakeLayer = Callable[..., MoE]
     ],
     ids="-".join,
 )
-def place(request: pytest.FixtureRequest) -> tuple[Backend, str]:
+def place(request: pytest.FixtureRequest) -> tuple[BackendName, str]:
     torch.manual_seed(0)
     backend, device = request.param
     return backend, device
 
 
 @pytest.fixture
-def make_layer(place: tuple[Backend, str]) -> MakeLayer:
+def make_layer(place: tuple[BackendName, str]) -> MakeLayer:
     """A layer on the backend and device under test."""
 
     def make(**changes: object) -> MoE:
@@ -78,7 +79,7 @@ def make_layer(place: tuple[Backend, str]) -> MakeLayer:
 
 
 @pytest.fixture
-def device(place: tuple[Backend, str]) -> str:
+def device(place: tuple[BackendName, str]) -> str:
     return place[1]
 
 
@@ -125,13 +126,13 @@ def test_gradcheck_of_the_experts(row_multiple: int) -> None:
     """Finite differences in fp64, which the loop alone can multiply in."""
     T, K, E = 9, 2, 4
     ids_TK = torch.stack([torch.randperm(E - 1)[:K] for _ in range(T)])  # the last expert gets nothing
-    plan = dispatch_plan(ids_TK, ids_TK.flatten().bincount(minlength=E), row_multiple)
+    dispatch = group_by_expert(ids_TK, ids_TK.flatten().bincount(minlength=E), row_multiple)
     experts = Experts(E, 5, 3).double()
     x_TD = torch.randn(T, 5, dtype=torch.float64, requires_grad=True)
     weights_TK = torch.randn(T, K, dtype=torch.float64, requires_grad=True)
 
     def call(x_TD: Tensor, weights_TK: Tensor, *_: Tensor) -> Tensor:
-        return experts(x_TD, weights_TK, plan)
+        return experts(x_TD, weights_TK, dispatch)
 
     assert torch.autograd.gradcheck(call, (x_TD, weights_TK, *experts.parameters()))
 
@@ -238,9 +239,9 @@ def test_padding_changes_nothing(make_layer: MakeLayer, device: str) -> None:
     results = []
     for multiple in (1, 32):
         experts.zero_grad()
-        plan = dispatch_plan(ids_TK, ids_TK.flatten().bincount(minlength=5), multiple)
+        dispatch = group_by_expert(ids_TK, ids_TK.flatten().bincount(minlength=5), multiple)
         inputs = x_TD.clone().requires_grad_(), weights_TK.clone().requires_grad_()
-        y_TD = experts(*inputs, plan)
+        y_TD = experts(*inputs, dispatch)
         y_TD.square().sum().backward()
         results.append([y_TD, *(i.grad for i in inputs), *(p.grad for p in experts.parameters())])
     for plain, padded in zip(*results, strict=True):

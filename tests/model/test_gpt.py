@@ -13,8 +13,8 @@ from litgpt.utils import chunked_cross_entropy
 from litmoe.errors import LitMoEError
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
+from litmoe.model.moe.balance import switch_loss
 from litmoe.model.moe.experts import unstack
-from litmoe.model.moe.routing import switch_loss
 from litmoe.model.objective import Objective
 
 BASE = {

@@ -1,4 +1,4 @@
-"""Routing: who goes where, the plan of the dispatch, the balance losses and loss-free balancing."""
+"""Routing: who goes where, the dispatch, the balance losses and loss-free balancing."""
 
 import math
 
@@ -8,15 +8,9 @@ from litgpt import Config
 from litgpt.model import GroupedTopkRouter
 from torch import nn
 
-from litmoe.model.moe.routing import (
-    Routing,
-    _RouterLogits,
-    dispatch_plan,
-    route,
-    switch_loss,
-    update_correction_bias,
-    z_loss,
-)
+from litmoe.model.moe.balance import switch_loss, update_correction_bias, z_loss
+from litmoe.model.moe.dispatch import group_by_expert
+from litmoe.model.moe.router import Routing, route, router_logits
 
 T, D = 300, 16
 PLAIN = {"n_embd": D, "n_head": 2, "n_expert": 8, "n_expert_per_token": 2, "mlp_class_name": "LLaMAMoE"}
@@ -105,24 +99,24 @@ def test_router_of_a_bf16_model_multiplies_in_fp32():
 
 def test_router_logits_gradcheck():
     x_TD, w_ED = torch.randn(7, D).double().requires_grad_(), torch.randn(5, D).double().requires_grad_()
-    assert torch.autograd.gradcheck(_RouterLogits.apply, (x_TD, w_ED))
+    assert torch.autograd.gradcheck(router_logits, (x_TD, w_ED))
 
 
 @pytest.mark.parametrize("row_multiple", [1, 8])
-def test_plan_sends_every_assignment_to_a_row_of_its_expert(row_multiple):
+def test_dispatch_sends_every_assignment_to_a_row_of_its_expert(row_multiple):
     routing, _ = routed(PLAIN)
-    plan = dispatch_plan(routing.ids_TK, routing.counts_E, row_multiple)
-    ends = plan.offsets_E.tolist()
+    dispatch = group_by_expert(routing.ids_TK, routing.rows_E, row_multiple)
+    ends = dispatch.offsets_E.tolist()
     starts = [0, *ends[:-1]]
-    assert plan.inverse_TK.unique().numel() == routing.ids_TK.numel()  # no two share a row
-    for t, (ids, rows) in enumerate(zip(routing.ids_TK.tolist(), plan.inverse_TK.tolist(), strict=True)):
+    assert dispatch.inverse_TK.unique().numel() == routing.ids_TK.numel()  # no two share a row
+    for t, (ids, rows) in enumerate(zip(routing.ids_TK.tolist(), dispatch.inverse_TK.tolist(), strict=True)):
         for e, row in zip(ids, rows, strict=True):
             assert starts[e] <= row < ends[e]
-            assert plan.tokens_A[row] == t
+            assert dispatch.tokens_A[row] == t
     for start, end, count in zip(starts, ends, routing.counts_E.tolist(), strict=True):
         assert start % row_multiple == 0
         assert 0 <= end - start - count < row_multiple
-        tokens = plan.tokens_A[start : start + count]
+        tokens = dispatch.tokens_A[start : start + count]
         assert torch.equal(tokens, tokens.sort()[0])  # stable: tokens stay in order within an expert
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from litmoe.model.gpt import GPT, Block
 from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.routing import choose_experts, router_scores
+from litmoe.model.moe.router import choose_experts, router_scores
 
 LARGE = 2**14
 """Weights with as many numbers are read by all threads of a CPU; for smaller ones waking them costs more."""

@@ -1,6 +1,6 @@
-"""LitGPT's GPT with our MoE layer: same configuration, same checkpoints, same logits, and the routing too.
+"""LitGPT's GPT with litmoe's MoE layer: same configuration, same checkpoints, same logits, and the routing too.
 
-Letters: B sequences, T tokens of a sequence, D model width, V vocabulary.
+Shape suffixes: B sequences, T tokens of a sequence, D model width, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from litgpt.model import CausalSelfAttention, LLaMAMLP, MultiheadLatentAttention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError
 from litmoe.model.moe.experts import Experts
 from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.routing import Routing, route
+from litmoe.model.moe.router import Routing, route
 from litmoe.model.norm import norm_class
 
 
@@ -29,7 +29,7 @@ class Block(nn.Module):
     def __init__(self, config: Config, block_idx: int) -> None:
         super().__init__()
         if config.shared_attention_norm and not config.parallel_residual:
-            raise LitMoEError("shared_attention_norm: true needs parallel_residual: true in the model config")
+            raise ConfigError("shared_attention_norm: true needs parallel_residual: true in the model config")
 
         def norm(wanted: bool) -> nn.Module:
             return norm_class(config)(config.n_embd, eps=config.norm_eps) if wanted else nn.Identity()
@@ -47,13 +47,15 @@ class Block(nn.Module):
         self.post_mlp_norm = norm(config.post_mlp_norm)
         self.config = config
 
-    def forward(self, x_BTD: Tensor, *attention_args: Any) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x_BTD: Tensor, *attention_args: Any, counted_BT: Tensor | None = None
+    ) -> tuple[Tensor, Routing | None]:
         """The layer's output, (B, T, D), and its routing; None where the layer is dense."""
         compiled = self.compiled_attend if self.training else None
         h_BTD, normed_BTD = (compiled or attend)(self, x_BTD, *attention_args)
         routing = None
         if isinstance(self.mlp, MoE):
-            y_BTD, routing = self.mlp(normed_BTD)
+            y_BTD, routing = self.mlp(normed_BTD, counted_BT)
         else:
             y_BTD = self.mlp(normed_BTD)
         return h_BTD + self.post_mlp_norm(y_BTD), routing
@@ -69,14 +71,14 @@ def attend(block: Block, x_BTD: Tensor, *attention_args: Any) -> tuple[Tensor, T
 
 
 class GPT(litgpt.model.GPT):
-    """A `litgpt.GPT` in all that is not an MoE layer: rotary and KV caches, generation, state dict."""
+    """A `litgpt.GPT` in everything but its MoE layers: rotary and KV caches, generation, state dict."""
 
     transformer: Any  # a ModuleDict, whose entries LitGPT reaches by attribute
     recompute_blocks: bool = False
     """Training: keep only the input of every block and run the block again in the backward."""
 
     def __init__(self, config: Config) -> None:
-        nn.Module.__init__(self)  # LitGPT's own would build its blocks, experts and all, to be thrown away
+        nn.Module.__init__(self)  # LitGPT's own would build its blocks, only to throw them away
         self.config = config
         self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=config.lm_head_bias)
         self.transformer = nn.ModuleDict(
@@ -90,14 +92,18 @@ class GPT(litgpt.model.GPT):
         self.max_seq_length = config.block_size  # builds the rotary cache
 
     def set_recompute(self, what: Literal["none", "experts", "blocks"]) -> None:
-        """Choose what the backward works out again instead of keeping it; no choice changes a bit of a result."""
+        """Choose what the backward computes again instead of keeping it; no choice changes a bit of a result."""
         self.recompute_blocks = what == "blocks"
         for module in self.modules():
             if isinstance(module, Experts):
                 module.recompute = what == "experts"
 
     def hidden(
-        self, idx_BT: Tensor, input_pos: Tensor | None = None, input_pos_maxp1: int | None = None
+        self,
+        idx_BT: Tensor,
+        input_pos: Tensor | None = None,
+        input_pos_maxp1: int | None = None,
+        counted_BT: Tensor | None = None,
     ) -> tuple[Tensor, list[Routing]]:
         """The normed output of the last block, (B, T, D), and the routing of every MoE layer.
 
@@ -106,6 +112,7 @@ class GPT(litgpt.model.GPT):
             input_pos: positions of the tokens, (T,) or (B, T), to read and write the KV cache; None for
                 whole sequences without one.
             input_pos_maxp1: `max(input_pos) + 1` where known, to use no more of the cache than that.
+            counted_BT: bool; the tokens that count in the routing's statistics. None: all.
 
         Raises:
             ValueError: when a sequence is longer than `max_seq_length`.
@@ -124,18 +131,20 @@ class GPT(litgpt.model.GPT):
             args = (x_BTD, cos[..., rope], sin[..., rope], mask, input_pos, input_pos_maxp1)
             if self.recompute_blocks and torch.is_grad_enabled():
                 # nothing in a block draws random numbers
-                x_BTD, routing = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+                x_BTD, routing = checkpoint(
+                    block, *args, use_reentrant=False, preserve_rng_state=False, counted_BT=counted_BT
+                )
             else:
-                x_BTD, routing = block(*args)
+                x_BTD, routing = block(*args, counted_BT=counted_BT)
             if routing is not None:
                 routings.append(routing)
         return self.transformer.ln_f(x_BTD), routings
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Have `torch.compile` make the attention half of every block and the router of every MoE layer.
+        """Use `torch.compile` for the attention half of every block and the router of every MoE layer.
 
-        The experts stay outside: how many tokens each gets is another number every time, and would break the graph
-        or be compiled anew. One compiled function serves all blocks, in training only, where shapes stay the same.
+        The experts stay outside: their token counts differ every step, and would break the graph or be compiled
+        again. One compiled function serves all blocks, in training only, where shapes stay the same.
         Parameters and their names stay as they are.
         """
         compiled_attend = torch.compile(attend, fullgraph=True, backend=backend)

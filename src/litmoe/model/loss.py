@@ -1,6 +1,6 @@
 """Cross-entropy of a linear head without the logits of all tokens in memory at once.
 
-Letters: T tokens, C tokens of one chunk, D model width, V vocabulary.
+Shape suffixes: T tokens, C tokens of one chunk, D model width, V vocabulary.
 """
 
 from typing import Any

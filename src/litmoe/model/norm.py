@@ -1,6 +1,6 @@
 """RMSNorm that keeps its input as it came, and nothing else.
 
-Letters: B sequences, T tokens of a sequence, D features.
+Shape suffixes: B sequences, T tokens of a sequence, D features.
 """
 
 from collections.abc import Callable

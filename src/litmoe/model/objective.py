@@ -1,6 +1,6 @@
 """What a training step minimises: cross-entropy, and the balance losses of the MoE layers.
 
-Letters: B sequences, T tokens of a sequence, D model width, L MoE layers, E experts.
+Shape suffixes: B sequences, T tokens of a sequence, D model width, L MoE layers, E experts.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from litmoe.model.gpt import GPT
 from litmoe.model.loss import linear_cross_entropy
-from litmoe.model.moe.routing import switch_loss
+from litmoe.model.moe.balance import switch_loss
+
+IGNORED = -100
+"""The target of a position that is not learned: padding, or a prompt that only leads to an answer."""
 
 
 class StepLosses(NamedTuple):
@@ -24,17 +27,22 @@ class StepLosses(NamedTuple):
     """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, and the head's z-loss where it has
     a coefficient: the scalar to differentiate."""
     cross_entropy: Tensor
-    """Mean over the tokens, in nats; the head's z-loss is not in it."""
+    """Mean over the targets, in nats; the head's z-loss is not in it."""
     switch: Tensor
     """Switch balance loss, mean over layers; 1.0 when the load is even."""
     z: Tensor
     """Router z-loss, mean over layers."""
     counts_LE: Tensor
-    """Assignments per expert, int64; each row sums to B*T*K."""
+    """Assignments per expert, int64; each row sums to B*T*K, or to K per target where some are masked."""
     p_LE: Tensor
     """Mean router probabilities."""
     entropy_L: Tensor
     """Mean entropy of the router's distributions, in nats."""
+
+
+def n_targets(targets_BT: Tensor) -> Tensor:
+    """Targets that are learned, an int64 scalar on their device."""
+    return (targets_BT != IGNORED).sum()
 
 
 class Objective(nn.Module):
@@ -53,23 +61,31 @@ class Objective(nn.Module):
         self.z_coefficient = z_coefficient
         self.head_z_coefficient = head_z_coefficient
 
-    def forward(self, idx_BT: Tensor, targets_BT: Tensor, load_LE: Tensor | None = None) -> StepLosses:
-        """Losses of one micro-batch.
+    def forward(
+        self, idx_BT: Tensor, targets_BT: Tensor, load_LE: Tensor | None = None, masked: bool = False
+    ) -> StepLosses:
+        """Losses of one micro-batch; all are means over its targets.
 
-        `load_LE` are the counts of the *last* whole global batch, summed over micro-batches and processes:
-        the f of the Switch loss. The loss of a global batch is then linear in its tokens, so it does not
-        depend on how the batch is cut into micro-batches, and a step needs one all-reduce of L*E integers
-        instead of one per layer and micro-batch. The price is that f is one step old, as it is in loss-free
-        balancing. Without it (first step, evaluation) f is uniform and the Switch loss has no gradient.
-
-        Targets of -100 do not count; the mean is over the targets that do.
+        Args:
+            idx_BT: token ids.
+            targets_BT: the ids that follow them; :data:`IGNORED` where a position is not learned.
+            load_LE: the counts of the *last* whole global batch, summed over micro-batches and processes: the f of
+                the Switch loss. The loss of a global batch is then linear in its tokens, so it does not depend on
+                how the batch is cut into micro-batches, and a step needs one all-reduce of L*E integers instead
+                of one per layer and micro-batch. The price is that f is one step old, as it is in loss-free
+                balancing. Without it (first step, evaluation) f is uniform and the Switch loss has no gradient.
+            masked: whether there may be ignored targets. Their positions then count in no loss, count, probability
+                or entropy of the routers either; experts see them, because later positions attend to them. To get
+                the mean over the targets of a global batch, weight each micro-batch by its :func:`n_targets`.
         """
-        x_BTD, routings = self.model.hidden(idx_BT)
+        counted_BT = targets_BT != IGNORED if masked else None
+        x_BTD, routings = self.model.hidden(idx_BT, counted_BT=counted_BT)
         head = self.model.lm_head
         head_loss, cross_entropy = linear_cross_entropy(
             x_BTD.flatten(0, 1),
             head.weight,
             targets_BT.flatten(),
+            ignore_index=IGNORED,
             bias=head.bias,
             softcap=self.model.config.final_logit_softcapping,
             z_coefficient=self.head_z_coefficient,

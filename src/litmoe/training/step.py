@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from litmoe.data.windows import Batch
+from litmoe.model.moe.balance import update_correction_bias
 from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.routing import update_correction_bias
 from litmoe.optim.build import set_learning_rate
 from litmoe.training.recording.metrics import StepFigures
 from litmoe.training.run import Run

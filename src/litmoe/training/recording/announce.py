@@ -6,7 +6,7 @@ import torch
 
 from litmoe.messages import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
-from litmoe.model.moe.experts import choose_backend
+from litmoe.model.moe.experts import Experts
 from litmoe.model.precision import product_dtype
 from litmoe.optim.build import describe
 from litmoe.training.run import Run
@@ -54,9 +54,10 @@ def announce(run: Run, resume_from: Path | None) -> None:
 
 def _experts(run: Run) -> str:
     """How the experts are multiplied."""
-    if not run.model_config.n_expert:
+    experts = next((module for module in run.gpt.modules() if isinstance(module, Experts)), None)
+    if experts is None:
         return ""
-    backend = choose_backend(run.fabric.device, product_dtype(str(run.config.precision)))
+    backend = experts.backend_for(run.fabric.device, product_dtype(str(run.config.precision)))
     return "; " + {"loop": "experts one by one", "grouped": "experts by grouped products"}[backend]
 
 

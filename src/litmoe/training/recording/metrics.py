@@ -12,7 +12,7 @@ from torch import Tensor
 
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError
-from litmoe.model.moe.routing import switch_loss
+from litmoe.model.moe.balance import switch_loss
 from litmoe.training.recording.metrics_file import MOE_COLUMNS, Row
 from litmoe.wandb.datasets import project_name
 
