@@ -12,7 +12,7 @@ from litmoe.config.files import load_train_config
 from litmoe.diagnostics.devices import Device, n_bytes, other_device
 from litmoe.diagnostics.fit import applied, changes, fit, settings
 from litmoe.diagnostics.plan import MARGIN, Plan, make_plan
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError, LitMoEError
 from litmoe.messages import readable
 from litmoe.training.loop import train
 
@@ -85,6 +85,23 @@ def test_the_size_of_a_checkpoint(make_config: Callable[..., TrainConfig]) -> No
     files = [folder / name for name in ("lit_model.pth", "trainer_state.pth")]
     assert foreseen.checkpoint_bytes == pytest.approx(sum(file.stat().st_size for file in files), rel=0.03)
     assert foreseen.checkpoints == 1
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_its_numbers(
+    make_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12 windows by 4 on 2 devices, and what is tried to make a run fit divides too."""
+    device = Device("a small GPU", "cuda", 10**12, count=2, is_here=False)
+    config = make_config("--train.global_batch_size=12", "--devices=auto")
+    with pytest.raises(ConfigError, match="12 is not a multiple of 8 = "):
+        make_plan(config, device)
+    plan = make_plan(make_config("--train.global_batch_size=8", "--devices=auto"), device)
+    sizes = [change.settings["train"] for change in changes(plan) if "train" in change.settings]
+    assert [size["micro_batch_size"] for size in sizes if "micro_batch_size" in size] == [2, 1]
+    words = ["--preset=tiny", "--global-batch-size=6", "--micro-batch-size=3", "--devices=4"]
+    for command in (["plan", "--vram=6GB"], ["bench", "--accelerator=cpu"]):
+        assert main([*command, *words]) == 2
+        assert "6 is not a multiple of 12" in capsys.readouterr().err
 
 
 def test_the_command(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from litmoe.config import TrainConfig
-from litmoe.errors import LitMoEError
+from litmoe.config import TrainArgs, TrainConfig
+from litmoe.errors import ConfigError, LitMoEError
 
 LIT_LOGGER_ONLY = ("teamspace", "metadata", "log_model", "save_logs", "checkpoint_name")
 
@@ -83,6 +83,20 @@ def check(config: TrainConfig) -> None:
     if config.memory.step_in_backward:
         _check_step_in_backward(config)
     _check_effect(config)
+
+
+def check_batch(train: TrainArgs, devices: int) -> None:
+    """Refuse a global batch that does not divide into whole micro-batches on this many devices.
+
+    Raises:
+        ConfigError: with the numbers that do not go together.
+    """
+    per_step = train.micro_batch_size * devices
+    if train.global_batch_size % per_step:
+        raise ConfigError(
+            f"train.global_batch_size {train.global_batch_size} is not a multiple of {per_step} = "
+            f"train.micro_batch_size {train.micro_batch_size} x {devices} devices: change one of them"
+        )
 
 
 def _check_step_in_backward(config: TrainConfig) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from litmoe.config import TrainConfig
-from litmoe.config.checks import check
+from litmoe.config.checks import check, check_batch
 from litmoe.config.files import file_options, load_train_config
 from litmoe.diagnostics.step_memory import RandomText
 from litmoe.errors import LitMoEError
@@ -78,6 +78,7 @@ def bench(config: TrainConfig, steps: int = 10) -> Bench:
     check(config)
     model_config, seq_length = model_and_length(config)
     fabric = make_fabric(config, print)
+    check_batch(config.train, fabric.world_size)
     fabric.launch()
     settle_compile(config, fabric.device, print)
     train, device = config.train, fabric.device

@@ -46,9 +46,9 @@ def changes(plan: Plan) -> Iterator[Change]:
         yield Change(
             {"memory": {"recompute": "experts"}}, "2 of the 9 products of every expert are done twice"
         )
-    micro = train.micro_batch_size
+    micro, per_device = train.micro_batch_size, train.global_batch_size // (plan.devices * config.num_nodes)
     while micro > 1:
-        micro = max(size for size in range(1, micro // 2 + 1) if train.global_batch_size % size == 0)
+        micro = max(size for size in range(1, micro // 2 + 1) if per_device % size == 0)
         yield Change(
             {"train": {"micro_batch_size": micro}}, "smaller products, which a device does less well"
         )

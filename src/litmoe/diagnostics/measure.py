@@ -10,6 +10,7 @@ from torch import Tensor
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
+from litmoe.config.checks import check_batch
 from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.step_memory import RandomText
 from litmoe.training.compiling import settle_compile
@@ -39,6 +40,7 @@ def measure(config: TrainConfig) -> Measured:
     config = deepcopy(config)
     model_config, seq_length = model_and_length(config)
     fabric = make_fabric(config, say=lambda _: None)
+    check_batch(config.train, fabric.world_size)
     fabric.launch()
     settle_compile(config, fabric.device, print)
     train = config.train

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from litgpt import Config
 
 from litmoe.config import TrainConfig
+from litmoe.config.checks import check_batch
 from litmoe.diagnostics.devices import Device
 from litmoe.diagnostics.step_memory import FRAMEWORK, FULLEST, StepMemory, foresee
 from litmoe.errors import LitMoEError
@@ -99,6 +100,7 @@ def make_plan(
     config.precision = config.precision or "bf16-mixed"
     model_config, seq_length = model_and_length(config)
     devices = config.devices if isinstance(config.devices, int) else device.count
+    check_batch(config.train, devices * config.num_nodes)
     step = foresee(config, fullest)
     parts = dict(step.parts)
     if devices * config.num_nodes > 1:

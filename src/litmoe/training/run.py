@@ -14,6 +14,7 @@ from litgpt.model import GroupedTopkRouter
 from torch import Tensor
 
 from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config.checks import check_batch
 from litmoe.config.instantiate import find_class, make
 from litmoe.data.prepare import prepare
 from litmoe.data.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -147,12 +148,7 @@ def set_up(config: TrainConfig, say: Callable[[str], None] = print) -> Run:
     fabric = make_fabric(config, say)
     fabric.launch()
     settle_compile(config, fabric.device, say)
-    per_step = config.train.micro_batch_size * fabric.world_size
-    if config.train.global_batch_size % per_step:
-        raise LitMoEError(
-            f"train.global_batch_size {config.train.global_batch_size} is not a multiple of "
-            f"{per_step} = train.micro_batch_size {config.train.micro_batch_size} x {fabric.world_size} devices"
-        )
+    check_batch(config.train, fabric.world_size)
     _check_memory(config, fabric)
     fabric.seed_everything(config.seed, verbose=False)
     dataset = None
