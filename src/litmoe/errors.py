@@ -33,6 +33,17 @@ class DiskFullError(LitMoEError, OSError):
     """The disk has no room for what is to be written."""
 
 
+class RankLostError(LitMoEError, ConnectionError):
+    """Another process of the run has failed or gone, and this one cannot go on without it.
+
+    ``exit_code`` is 2 where that process explained itself, else 1.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class RunInterrupted(Exception):  # noqa: N818 - nothing went wrong
     """A run that was asked to end, and has saved its state.
 

@@ -1,0 +1,94 @@
+"""The processes of a run from their start to their end, and what each says and leaves with."""
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from litmoe.distributed.launcher import Children, end_with_parent
+from litmoe.distributed.lifeline import Lifeline
+from litmoe.distributed.world import World
+from litmoe.errors import LitMoEError, RankLostError, RunInterrupted
+
+
+class Session:
+    """While it is entered, the other processes run, and none outlives the others.
+
+    If it ends with an error that all ranks share, rank 0 says it, once; with one of this rank alone, rank 0 says
+    it in this rank's name. Every other rank ends in silence (``SystemExit``), after rank 0 has finished.
+    """
+
+    def __init__(self, world: World, wait_limit: float) -> None:
+        """
+        Args:
+            world: which process this is.
+            wait_limit: seconds to wait for another rank at most, where it is right to wait.
+        """
+        self.world, self._wait_limit = world, wait_limit
+        self._children: Children | None = None
+        self._lifeline: Lifeline | None = None
+
+    def __enter__(self) -> "Session":
+        if self.world.size == 1:
+            return self
+        if self.world.launcher == "litmoe":
+            self._children = Children(self.world)
+            self.world = self._children.world
+        self._lifeline = Lifeline(self.world, self._children, self._wait_limit)
+        self._lifeline.start()
+        if self.world.local_rank > 0 or self._children is None:
+            end_with_parent(self._lifeline.orphaned)
+        return self
+
+    def connect(self, exchange: Callable[[Any], Any]) -> None:
+        """Join the ranks' lifelines; ``exchange`` is a broadcast from rank 0, and all ranks call this."""
+        if self._lifeline is not None:
+            self._lifeline.connect(exchange)
+
+    def set_rescue(self, rescue: Callable[[float], None]) -> None:
+        """What to do, in so many seconds, before this process is ended because another one is gone."""
+        if self._lifeline is not None:
+            self._lifeline.rescue = rescue
+
+    def leaving(self) -> None:
+        """This rank is on its way out with an error: it is not hurried, unless another rank is dead."""
+        if self._lifeline is not None:
+            self._lifeline.leaving()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lifeline is None:
+            return
+        first = self.world.rank == 0
+        if error is None:
+            self._lifeline.leave()
+            return
+        if not isinstance(error, LitMoEError | RunInterrupted | KeyboardInterrupt | SystemExit):
+            # a broken collective, as a rule: then another rank is gone, and that is the news
+            if (words := self._lifeline.lost()) is not None:
+                speaks, code = self._lifeline.mark_spoken(), self._lifeline.exit_code
+                self._lifeline.leave(words, code)
+                if not speaks:
+                    raise SystemExit(code) from None
+                raise RankLostError(words, code) from None
+            self._lifeline.leave(f"{type(error).__name__}: {error}", 1)
+            return  # a fault of the program keeps its traceback, on the rank that has it
+        code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 2)
+        self._lifeline.leave(str(error), code)
+        if not first:
+            sys.stdout.flush()
+            raise SystemExit(code) from None
+
+
+def quiet_rank(world: World) -> bool:
+    """Whether this rank leaves it to rank 0, on the same machine, to say what is wrong with the settings."""
+    return world.rank > 0 and world.node == 0
+
+
+def world_rank(environ: dict[str, str] | None = None) -> int:
+    """This process's rank by its launcher's variables, before anything is checked; 0 where there is none."""
+    environ = dict(os.environ) if environ is None else environ
+    text = environ.get("RANK", environ.get("SLURM_PROCID", "0") if "SLURM_STEP_ID" in environ else "0")
+    return int(text) if text.isdigit() else 0
