@@ -21,8 +21,9 @@ from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.config.files import merge, parse
 from litmoe.data.prepare import prepare
 from litmoe.training import resume
-from litmoe.training.run import Run, set_up
+from litmoe.training.run import Run
 from litmoe.training.saving import CheckpointWriter
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 MODEL = {

@@ -26,7 +26,8 @@ from litmoe.data.windows import Batch
 from litmoe.training.recording.metrics import row_of
 from litmoe.training.recording.progress import Progress
 from litmoe.training.recording.recorder import Recorder
-from litmoe.training.run import Run, set_up
+from litmoe.training.run import Run
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 WORKERS = (0, 1, 2)
@@ -75,10 +76,10 @@ def measure(folder: Path, workers: int, steps: int) -> dict[str, Any]:
         figures = gradients(run, batches)
         update(run, figures, learning_rate=1e-3)
         run.state.step += 1
-        run.state.tokens += run.plan.tokens_per_step
+        run.state.tokens += run.horizon.tokens_per_step
         trained = time.perf_counter()
         row = row_of(run, figures, 1e-3)
-        row["tokens_per_second"] = run.plan.tokens_per_step / (trained - start)
+        row["tokens_per_second"] = run.horizon.tokens_per_step / (trained - start)
         with contextlib.redirect_stdout(io.StringIO()):
             progress.step(run.state.step, row, 1.0, logged=True)
         recorder.row(row, to_disk=False)

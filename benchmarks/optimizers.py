@@ -30,8 +30,9 @@ from litmoe.model.init import initialize
 from litmoe.optim import AdamW
 from litmoe.optim.build import make_optimizer
 from litmoe.training.loop import validate
-from litmoe.training.run import Run, set_up
+from litmoe.training.run import Run
 from litmoe.training.schedule import learning_rate
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 MODEL = SMALL_MODEL | {
@@ -104,7 +105,7 @@ def measure(
     losses = []
     for step in range(steps):
         figures = gradients(run, run.data())
-        rate = learning_rate(step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
+        rate = learning_rate(step, run.peak_lr, run.config.train.min_lr, run.horizon, run.config.schedule)
         update(run, figures, rate)
         losses.append(figures.train_loss)
     val_loss = validate(run)

@@ -20,8 +20,9 @@ from litmoe.config.files import merge, parse
 from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.measure import held_bytes
 from litmoe.diagnostics.step_memory import RandomText, foresee
-from litmoe.training.run import Run, assemble, model_and_length
+from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
+from litmoe.training.setup import assemble, model_and_length
 from litmoe.training.step import gradients, update
 
 BASE = SMALL_MODEL | {"block_size": 512, "vocab_size": 2048, "padded_vocab_size": 2048, "n_layer": 4}

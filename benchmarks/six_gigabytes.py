@@ -33,8 +33,8 @@ from litmoe.diagnostics.step_memory import (
     named,
     trace_step,
 )
-from litmoe.training.run import assemble, model_and_length
 from litmoe.training.schedule import Horizon
+from litmoe.training.setup import assemble, model_and_length
 
 
 class ProductsInFp32(TorchDispatchMode):

@@ -43,10 +43,7 @@ UNDOCUMENTED: set[str] = {
     "litmoe.training.batches.WindowBatches.training",
     "litmoe.training.batches.WindowBatches.validation",
     "litmoe.training.recording.metrics_file.MetricsFile.close",
-    "litmoe.training.recording.progress.Progress.close",
-    "litmoe.training.recording.progress.Progress.say",
     "litmoe.training.recording.recorder.Recorder.close",
-    "litmoe.training.saving.HostMemory.n_bytes",
     "litmoe.wandb.bundle.Bundle.fingerprint",
 }
 """Public names that lack a docstring for now. To be emptied."""

@@ -8,7 +8,7 @@ from litmoe.cli.main import main
 from litmoe.config import TrainConfig
 from litmoe.diagnostics.bench import TOGETHER, bench, table
 from litmoe.model.flops import flops_per_token
-from litmoe.training.run import model_and_length
+from litmoe.training.setup import model_and_length
 
 
 def test_figures_of_a_configuration(make_config: Callable[..., TrainConfig]) -> None:

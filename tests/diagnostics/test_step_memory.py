@@ -13,7 +13,8 @@ from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.memory_trace import MemoryTrace, peaks
 from litmoe.diagnostics.step_memory import foresee, kind_of, trace_step
 from litmoe.model.flops import num_params
-from litmoe.training.run import Run, model_and_length, set_up
+from litmoe.training.run import Run
+from litmoe.training.setup import model_and_length, set_up
 from litmoe.training.step import gradients, update
 
 WIDE = MODEL | {"n_embd": 128, "intermediate_size": 256, "moe_intermediate_size": 256, "block_size": 128}

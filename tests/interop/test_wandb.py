@@ -207,8 +207,7 @@ def test_a_run_trains_on_a_fetched_data_set(
     assert dataset.data_dir == tmp_path / "artifacts" / "team" / "stories" / "dataset-test-v3"
     stores = {path: path.stat().st_mtime_ns for path in dataset.data_dir.rglob("tokens.bin")}
     config = make_config(out_dir=str(tmp_path / "fetched"))
-    point_to(config, dataset)
-    first = train(config)
+    first = train(point_to(config, dataset))
     assert first.val_loss == train(make_config(out_dir=str(tmp_path / "original"))).val_loss
     assert stores == {path: path.stat().st_mtime_ns for path in dataset.data_dir.rglob("tokens.bin")}
     again = fetch_dataset("team/stories/dataset-test", tmp_path / "artifacts", lambda _: None)

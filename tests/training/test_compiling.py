@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from litmoe.config import TrainConfig
 from litmoe.model.gpt import GPT
 from litmoe.model.objective import Objective
-from litmoe.training.compiling import compile_problem
+from litmoe.training.device import compile_problem
 from litmoe.training.loop import train
 
 
@@ -56,7 +56,7 @@ def test_a_compiled_run_learns_the_same_and_leaves_the_same_checkpoint(
     words = ["--max-steps", "3", "--eval.final_validation", "false"]
     words += ["--train.save_interval", "null"]
     results = [
-        train(make_config(*words, *more, out_dir=str(tmp_path / name)))
+        train(make_config(*words, *more, out_dir=str(tmp_path / name)), say=print)
         for name, more in {"plain": [], "compiled": ["--compile"]}.items()
     ]
     assert results[1].train_loss == pytest.approx(results[0].train_loss, rel=1e-4)

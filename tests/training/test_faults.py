@@ -162,12 +162,12 @@ def limited(run, batches):
         pages = int(open("/proc/self/statm").read().split()[0])
         size = pages * resource.getpagesize() + 40_000_000
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
-        run.config.train.micro_batch_size = 256
+        run.state.micro_batch_size = 256
         run.restart_data()
     return keep(run, run.data())
 limited.done = False
 trainer.gradients = limited
-train(config)
+train(config, say=print)
 """
 
 

@@ -15,8 +15,8 @@ from litmoe.diagnostics.verify_resume import first_difference
 from litmoe.errors import LitMoEError
 from litmoe.optim.torchao_state import restored
 from litmoe.training.loop import train
-from litmoe.training.run import set_up
 from litmoe.training.saving import checkpoint_bytes
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 MakeConfig = Callable[..., TrainConfig]
@@ -105,7 +105,7 @@ def test_rounding_is_said(make_config: MakeConfig, capsys: pytest.CaptureFixture
     }.items():
         config = make_config("--precision=bf16-true", "--max-steps=1", *words, **settings(name))
         config.out_dir = config.out_dir / name
-        train(config)
+        train(config, say=print)
         lines[name] = capsys.readouterr().out
     assert "optimizer  litmoe's AdamW; bf16 weights are rounded stochastically" in lines["AdamW"]
     assert "optimizer  torch's AdamW; bf16 weights are rounded to the nearest" in lines["torch.optim.AdamW"]

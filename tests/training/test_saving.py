@@ -20,18 +20,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from litmoe import checkpoint
+from litmoe.checkpoint import expendable
 from litmoe.config import CheckpointArgs, TrainConfig, as_plain
 from litmoe.errors import DiskFullError, LitMoEError
 from litmoe.training import resume
-from litmoe.training.run import Run, set_up
+from litmoe.training.run import Run
 from litmoe.training.saving import (
     CheckpointWriter,
     checkpoint_bytes,
     checkpoints_to_come,
-    expendable,
     host_bytes,
     warn_if_disk_small,
 )
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 MakeConfig = Callable[..., TrainConfig]
@@ -321,7 +322,7 @@ def test_the_number_of_checkpoints_is_foretold(
 ) -> None:
     run = small_run
     run.config.checkpoint, run.config.train.save_interval = args, interval
-    last, run.state.step = run.plan.steps, first
+    last, run.state.step = run.horizon.steps, first
     foretold = checkpoints_to_come(run)
     there: dict[int, float | None] = {}
     most = 0

@@ -28,6 +28,8 @@ from litmoe.checkpoint.folder import (
     tensors_in,
     verify,
 )
+from litmoe.checkpoint.retention import count_to_come, expendable
+from litmoe.checkpoint.staging import HostMemory
 
 __all__ = [
     "FINAL",
@@ -41,9 +43,12 @@ __all__ = [
     "TOKENIZER_FILES",
     "TRAINER_STATE",
     "Contents",
+    "HostMemory",
     "Saved",
     "clean",
     "copy",
+    "count_to_come",
+    "expendable",
     "free_bytes",
     "load_model",
     "load_trainer",

@@ -38,7 +38,7 @@ def train_command(words: Sequence[str], program: str) -> None:
         return
     from litmoe.training.loop import train
 
-    train(config)
+    train(config, say=lambda line: print(line, flush=True))
 
 
 def prepare_command(words: Sequence[str], program: str) -> None:

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 import torch
 
 from litmoe.config import TrainConfig
-from litmoe.config.checks import check, check_batch
+from litmoe.config.checks import check
 from litmoe.config.files import file_options, load_train_config
 from litmoe.diagnostics.step_memory import RandomText
 from litmoe.errors import LitMoEError
 from litmoe.inference.decode import decode_together
 from litmoe.messages import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
-from litmoe.training.compiling import settle_compile
+from litmoe.training.device import start_devices
 from litmoe.training.loop import peak_flops
-from litmoe.training.run import Run, assemble, make_fabric, model_and_length
+from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
+from litmoe.training.setup import assemble, model_and_length
 from litmoe.training.step import gradients, update
 from litmoe.version import __version__
 
@@ -77,10 +78,7 @@ def bench(config: TrainConfig, steps: int = 10) -> Bench:
     """
     check(config)
     model_config, seq_length = model_and_length(config)
-    fabric = make_fabric(config, print)
-    check_batch(config.train, fabric.world_size)
-    fabric.launch()
-    settle_compile(config, fabric.device, print)
+    config, fabric = start_devices(config, print)
     train, device = config.train, fabric.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -2,20 +2,19 @@
 
 import statistics
 import time
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.config.checks import check_batch
 from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.step_memory import RandomText
-from litmoe.training.compiling import settle_compile
-from litmoe.training.run import Run, assemble, make_fabric, model_and_length
+from litmoe.training.device import start_devices
+from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
+from litmoe.training.setup import assemble, model_and_length
 from litmoe.training.step import gradients, update
 
 STEPS = 3
@@ -37,16 +36,16 @@ def measure(config: TrainConfig) -> Measured:
     Raises:
         LitMoEError: the run cannot work here.
     """
-    config = deepcopy(config)
     model_config, seq_length = model_and_length(config)
-    fabric = make_fabric(config, say=lambda _: None)
-    check_batch(config.train, fabric.world_size)
-    fabric.launch()
-    settle_compile(config, fabric.device, print)
-    train = config.train
-    micro_batches = train.global_batch_size // (train.micro_batch_size * fabric.world_size)
-    train.global_batch_size = train.micro_batch_size * fabric.world_size
-    size = (train.micro_batch_size, seq_length)
+    config, fabric = start_devices(config)
+    micro_batch_size, at_once = (
+        config.train.micro_batch_size,
+        config.train.micro_batch_size * fabric.world_size,
+    )
+    micro_batches = config.train.global_batch_size // at_once
+    train = replace(config.train, global_batch_size=at_once)
+    config = replace(config, train=train)
+    size = (micro_batch_size, seq_length)
     text = RandomText(size, model_config.vocab_size, fabric.device)
     run = assemble(config, fabric, model_config, seq_length, text, Horizon(1, 0, size[0] * size[1]))
     times: list[tuple[float, float]] = []

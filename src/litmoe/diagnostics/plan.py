@@ -1,20 +1,20 @@
 """What a run will need before anything of it runs: memory of a step, disk, arithmetic; and whether it fits."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from litgpt import Config
 
+from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check_batch
 from litmoe.diagnostics.devices import Device
 from litmoe.diagnostics.step_memory import FRAMEWORK, FULLEST, StepMemory, foresee
 from litmoe.errors import LitMoEError
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
-from litmoe.training.run import model_and_length, settle_precision
-from litmoe.training.saving import count_to_come
+from litmoe.training.device import settle_precision
 from litmoe.training.schedule import Horizon, horizon
+from litmoe.training.setup import model_and_length
 
 MARGIN = 0.05
 """Share of the memory foreseen by which a plan may be off (benchmarks/plan_accuracy.py: 0.5 % in the mean, 3.7 %
@@ -77,7 +77,11 @@ class Plan:
     @property
     def checkpoints(self) -> int | None:
         """How many of them a new run has on the disk at most."""
-        return None if self.horizon is None else count_to_come(self.config, 0, self.horizon.steps, there=0)
+        return (
+            None
+            if self.horizon is None
+            else checkpoint.count_to_come(self.config, 0, self.horizon.steps, there=0)
+        )
 
 
 def make_plan(
@@ -94,10 +98,9 @@ def make_plan(
     Raises:
         LitMoEError: a configuration that cannot work.
     """
-    config = deepcopy(config)
     if device.is_here:
-        settle_precision(config, device.kind, say)
-    config.precision = config.precision or "bf16-mixed"
+        config = settle_precision(config, device.kind, say)
+    config = replace(config, precision=config.precision or "bf16-mixed")
     model_config, seq_length = model_and_length(config)
     devices = config.devices if isinstance(config.devices, int) else device.count
     check_batch(config.train, devices * config.num_nodes)

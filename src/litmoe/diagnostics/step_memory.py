@@ -12,7 +12,6 @@ once, with copies of them; compiled blocks may keep other activations; and the a
 leaves gaps. `FRAMEWORK` allows for the small ones.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
@@ -43,8 +42,9 @@ from litmoe.optim.base import PlainStateOptimizer
 from litmoe.optim.muon import Muon
 from litmoe.optim.offload import HostOptimizer
 from litmoe.optim.quantize import make_tables
-from litmoe.training.run import Run, assemble, model_and_length
+from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
+from litmoe.training.setup import assemble, model_and_length
 from litmoe.training.step import gradients, update
 
 FULLEST = 3.0
@@ -156,19 +156,17 @@ def _moments(
 
     Of a global batch of several micro-batches one is traced, with the gradients of those before it there already.
     """
-    config = copy.deepcopy(config)
-    config.compile = False  # a compiler needs values
-    train = config.train
-    several = train.global_batch_size > train.micro_batch_size
-    train.global_batch_size = train.micro_batch_size
+    several = config.train.global_batch_size > config.train.micro_batch_size
+    train = replace(config.train, global_batch_size=config.train.micro_batch_size)
+    config = replace(config, train=train, compile=False)  # a compiler needs values
     size = (train.micro_batch_size, seq_length)
     load = _Load(size[0] * size[1], model_config.n_expert_per_token, model_config.n_expert, fullest)
     trace = MemoryTrace(kind_of)
     make_tables(torch.device("cpu"))  # which are kept for later, and must not be fake
     with FakeTensorMode(allow_non_fake_inputs=True), load:
         text = RandomText(size, model_config.vocab_size)
-        plan = Horizon(steps=1, warmup_steps=0, tokens_per_step=size[0] * size[1])
-        run = assemble(config, _FakeFabric(config.precision), model_config, seq_length, text, plan)
+        one_step = Horizon(steps=1, warmup_steps=0, tokens_per_step=size[0] * size[1])
+        run = assemble(config, _FakeFabric(config.precision), model_config, seq_length, text, one_step)
         for parameter in run.gpt.parameters():
             parameter.grad = torch.zeros_like(parameter)
         make_state(run.optimizer.optimizer)
@@ -279,14 +277,14 @@ class RandomText:
     def __init__(self, size: tuple[int, int], vocab_size: int, device: torch.device | None = None) -> None:
         self.size, self.vocab_size, self.device = size, vocab_size, device
 
-    def training(self, start: int) -> Generator[Batch, None, None]:
+    def training(self, start: int, micro_batch_size: int) -> Generator[Batch, None, None]:
         while True:
             inputs_BT, targets_BT = (
                 torch.randint(self.vocab_size, self.size, device=self.device) for _ in range(2)
             )
             yield inputs_BT, targets_BT
 
-    def validation(self) -> Iterator[Batch]:
+    def validation(self, micro_batch_size: int) -> Iterator[Batch]:
         return iter(())
 
 

@@ -284,9 +284,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         process.kill()
     else:
-        os.killpg(
-            process.pid, signal.SIGKILL
-        )  # the process is not yet waited for: its number is still its own
+        # the process is not yet waited for: its number is still its own
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
 
 

@@ -27,11 +27,11 @@ class Batches(Protocol):
     bytes_per_token: float | None
     """Of the validation text, for bits per byte, where that is known."""
 
-    def training(self, start: int) -> Generator[Batch, None, None]:
+    def training(self, start: int, micro_batch_size: int) -> Generator[Batch, None, None]:
         """Micro-batches without end, from sample ``start`` of the run."""
 
-    def validation(self) -> Iterator[Batch]:
-        """The same validation batches every time."""
+    def validation(self, micro_batch_size: int) -> Iterator[Batch]:
+        """The same validation windows every time."""
 
 
 def connect_batches(
@@ -63,18 +63,17 @@ class WindowBatches:
         self.fabric = fabric
         self.train, self.val = module.train_windows, module.val_windows
         self.seed, self.num_workers = module.seed, module.num_workers
-        self.train_args = config.train
         self.val_samples = self.val.spread(config.eval.max_iters)
         self.n_windows: int | None = len(self.train)
         self.fingerprint: str | None = self.train.store.fingerprint
         self.bytes_per_token: float | None = self.val.store.n_bytes / self.val.store.n_tokens
 
-    def training(self, start: int) -> Generator[Batch, None, None]:
+    def training(self, start: int, micro_batch_size: int) -> Generator[Batch, None, None]:
         batches = training_batches(
             self.train,
             seed=self.seed,
             start=start,
-            batch_size=self.train_args.micro_batch_size,
+            batch_size=micro_batch_size,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
             num_workers=self.num_workers,
@@ -83,11 +82,10 @@ class WindowBatches:
             for inputs_BT, targets_BT in batches:
                 yield _to_device(inputs_BT, self.fabric), _to_device(targets_BT, self.fabric)
 
-    def validation(self) -> Iterator[Batch]:
+    def validation(self, micro_batch_size: int) -> Iterator[Batch]:
         mine = self.val_samples[self.fabric.global_rank :: self.fabric.world_size]
-        size = self.train_args.micro_batch_size
-        for first in range(0, len(mine), size):
-            inputs_BT, targets_BT = self.val.batch(mine[first : first + size])
+        for first in range(0, len(mine), micro_batch_size):
+            inputs_BT, targets_BT = self.val.batch(mine[first : first + micro_batch_size])
             yield _to_device(inputs_BT, self.fabric), _to_device(targets_BT, self.fabric)
 
 
@@ -107,12 +105,12 @@ class LoaderBatches:
         self.samples_per_batch = config.train.micro_batch_size * fabric.world_size
         self.max_iters = config.eval.max_iters
 
-    def training(self, start: int) -> Generator[Batch, None, None]:
+    def training(self, start: int, micro_batch_size: int) -> Generator[Batch, None, None]:
         skip = start // self.samples_per_batch
         for batch in itertools.islice(self._forever(self.train), skip, None):
             yield self._batch(batch)
 
-    def validation(self) -> Iterator[Batch]:
+    def validation(self, micro_batch_size: int) -> Iterator[Batch]:
         for batch in itertools.islice(self.val, self.max_iters):
             yield self._batch(batch)
 

@@ -1,12 +1,12 @@
 """Steps that must not be applied, and memory that runs out: what is done about them."""
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from litmoe import checkpoint
 from litmoe.errors import LitMoEError
+from litmoe.messages import Say
 from litmoe.training import resume
 from litmoe.training.recording.metrics import StepFigures
 from litmoe.training.run import Run
@@ -38,8 +38,8 @@ def problem_of(run: Run, figures: StepFigures) -> str | None:
     return None
 
 
-def leave_out(run: Run, problem: str, say: Callable[[str], None]) -> bool:
-    """Leave a bad step out, by the configured policy; returns whether it is time to roll back.
+def skip_step(run: Run, problem: str, say: Say) -> bool:
+    """Skip a bad step, by the configured policy; returns whether it is time to roll back.
 
     Raises:
         LitMoEError: the policy is to stop, or there were too many in a row.
@@ -62,11 +62,11 @@ def leave_out(run: Run, problem: str, say: Callable[[str], None]) -> bool:
     return True
 
 
-def roll_back(run: Run, problem: str, say: Callable[[str], None]) -> None:
+def roll_back(run: Run, problem: str, say: Say) -> None:
     """Weights, optimizer and step count of the newest checkpoint; the data goes on behind the bad steps.
 
     Raises:
-        LitMoEError: there is nothing to go back to, or it was there that the run went back to last time.
+        LitMoEError: no checkpoint to roll back to, or a second rollback to the same one.
     """
     before, advice = run.state, ADVICE
     found = checkpoint.newest(run.config.out_dir, say)
@@ -90,19 +90,19 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     )
 
 
-def make_room(run: Run, error: Exception, say: Callable[[str], None]) -> None:
+def make_room(run: Run, error: Exception, say: Say) -> None:
     """After memory ran out: halve the micro-batch by the configured policy, with the same global batch and data.
 
     Raises:
         LitMoEError: the policy is to stop, or there is nothing left to halve; says what would fit.
     """
-    train, device = run.config.train, run.fabric.device
+    size, device = run.micro_batch_size, run.fabric.device
     peak = f" (peak {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB)" if device.type == "cuda" else ""
-    where = f"out of memory in step {run.state.step + 1}{peak} with micro-batches of {train.micro_batch_size}"
+    where = f"out of memory in step {run.state.step + 1}{peak} with micro-batches of {size}"
     smaller = "a shorter --max-seq-length, --precision bf16-true or a smaller model needs less"
-    if train.micro_batch_size == 1:
+    if size == 1:
         raise LitMoEError(f"{where}: {smaller}") from error
-    half = train.micro_batch_size // 2
+    half = size // 2
     if run.config.faults.on_oom == "stop":
         raise LitMoEError(
             f"{where}: --micro-batch-size {half} needs about half for activations (--on-oom shrink does it by "
@@ -112,10 +112,10 @@ def make_room(run: Run, error: Exception, say: Callable[[str], None]) -> None:
         raise LitMoEError(
             f"{where}: with several devices start again with --micro-batch-size {half}"
         ) from error
-    if train.global_batch_size % half:
+    if run.config.train.global_batch_size % half:
         half = 1
     run.optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    train.micro_batch_size = half
+    run.state.micro_batch_size = half
     say(f"{where}: goes on with micro-batches of {half}, {run.accumulation} per step")

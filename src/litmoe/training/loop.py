@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,28 +11,31 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
+from litmoe.distributed.collective import anywhere, is_first_process
 from litmoe.errors import LitMoEError
+from litmoe.messages import Say, silent
 from litmoe.model.flops import flops_per_token
 from litmoe.model.precision import product_dtype
 from litmoe.optim.build import set_learning_rate
 from litmoe.training import resume
-from litmoe.training.faults import is_out_of_memory, leave_out, make_room, problem_of, roll_back
+from litmoe.training.faults import is_out_of_memory, make_room, problem_of, roll_back, skip_step
 from litmoe.training.interruption import Interruption
-from litmoe.training.out_dir import is_first_process, locked
+from litmoe.training.out_dir import locked
 from litmoe.training.recording.announce import announce
 from litmoe.training.recording.metrics import StepFigures, row_of
 from litmoe.training.recording.progress import Progress
 from litmoe.training.recording.recorder import Recorder
 from litmoe.training.recording.samples import sample_texts
-from litmoe.training.run import Run, set_up
+from litmoe.training.run import Run
 from litmoe.training.saving import CheckpointWriter, warn_if_disk_small
 from litmoe.training.schedule import learning_rate
+from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run has come to."""
+    """The outcome of a finished run."""
 
     checkpoint: Path
     """The folder of the final checkpoint."""
@@ -51,8 +53,12 @@ class TrainResult:
     """The final sample texts."""
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, say: Say = silent) -> TrainResult:
     """Pretrain a model from a configuration, or continue a run.
+
+    Args:
+        config: stays as it is; the run works by a copy, settled for this machine.
+        say: takes the lines for a person; called in the first process only.
 
     Raises:
         RunInterrupted: a signal asked for the end; the state is saved, and ``resume: auto`` goes on.
@@ -60,7 +66,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     check(config)
     with locked(config.out_dir), Interruption() as interruption:
-        run = set_up(config, say=print if is_first_process() else lambda _: None)
+        run = set_up(config, say if is_first_process() else silent)
         try:
             return _train(run, interruption)
         finally:
@@ -68,7 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def _train(run: Run, interruption: Interruption) -> TrainResult:
-    config, say = run.config, run.fabric.print
+    config, say = run.config, run.say
     resume_from = resume.checkpoint_to_resume(run, say)
     changes: list[resume.Change] = []
     if resume_from is not None:
@@ -78,7 +84,7 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
     if run.fabric.is_global_zero:
         announce(run, resume_from)
     warn_if_disk_small(run, say)
-    if run.state.step >= run.plan.steps:
+    if run.state.step >= run.horizon.steps:
         say(
             f"nothing left to train: the run is complete at step {run.state.step}; "
             "raise --max-tokens to go on, or choose another --out-dir for a new run"
@@ -86,7 +92,7 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
         assert resume_from is not None
         return _finish(run, resume_from, sample_texts(run, config.sample.final))
     recorder = Recorder(run, resumed=resume_from is not None)
-    progress = Progress(run.plan.steps, run.state.step, config.progress, quiet=not run.fabric.is_global_zero)
+    progress = Progress(run.horizon.steps, run.state.step, config.progress, say)
     status = "failed"
     try:
         with CheckpointWriter(run.fabric, config, progress.say, resume_from, changes) as writer:
@@ -108,7 +114,7 @@ def validate(run: Run) -> float:
     run.objective.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=run.fabric.device)
     with torch.no_grad():
-        for inputs_BT, targets_BT in run.batches.validation():
+        for inputs_BT, targets_BT in run.batches.validation(run.micro_batch_size):
             count = (targets_BT != -100).sum()
             totals += torch.stack([run.objective(inputs_BT, targets_BT).cross_entropy * count, count])
     run.objective.train()
@@ -129,7 +135,7 @@ def _fit(
     Raises:
         RunInterrupted: a signal asked for the end, and the state is saved.
     """
-    config, plan = run.config, run.plan
+    config, horizon = run.config, run.horizon
     per_token = flops_per_token(run.model_config, run.seq_length)
     best_flops = peak_flops(run)
     started = time.perf_counter()
@@ -143,12 +149,12 @@ def _fit(
         step_seconds.append(time.perf_counter() - step_started)
         state.seconds += step_seconds[-1]
         max_time = config.train.max_time
-        out_of_time = _anywhere(run, max_time is not None and time.perf_counter() - started > max_time)
-        interrupted = _anywhere(run, interruption.signal is not None)
-        last = state.step == plan.steps or out_of_time
+        out_of_time = anywhere(run.fabric, max_time is not None and time.perf_counter() - started > max_time)
+        interrupted = anywhere(run.fabric, interruption.signal is not None)
+        last = state.step == horizon.steps or out_of_time
 
         row = row_of(run, figures, lr)
-        row["tokens_per_second"] = plan.tokens_per_step * len(step_seconds) / sum(step_seconds)
+        row["tokens_per_second"] = horizon.tokens_per_step * len(step_seconds) / sum(step_seconds)
         row["flops_per_second"] = row["tokens_per_second"] * per_token
         if best_flops:
             row["mfu"] = row["flops_per_second"] / best_flops
@@ -188,7 +194,7 @@ def _fit(
                 progress.say(f"--- step {state.step} writes ---\n{text}\n---")
 
 
-def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tuple[StepFigures, float]:
+def _step(run: Run, writer: CheckpointWriter, say: Say) -> tuple[StepFigures, float]:
     """One step done, or left out for a reason that was said; its figures and its learning rate.
 
     Raises:
@@ -196,7 +202,7 @@ def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tup
     """
     while True:
         state = run.state
-        lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.plan, run.config.schedule)
+        lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.horizon, run.config.schedule)
         set_learning_rate(run.optimizer, lr)  # already here for a step in the backward
         try:
             figures = gradients(run, run.data())
@@ -211,31 +217,23 @@ def _step(run: Run, writer: CheckpointWriter, say: Callable[[str], None]) -> tup
             update(run, figures, lr)
             state.bad_in_a_row = 0
             state.train_loss = figures.train_loss
-        elif leave_out(run, problem, say):
+        elif skip_step(run, problem, say):
             writer.wait()  # the checkpoint to go back to may still be on its way
             roll_back(run, problem, say)
             run.restart_data()
             continue
         state.step += 1
         state.samples += run.config.train.global_batch_size
-        state.tokens += run.plan.tokens_per_step
+        state.tokens += run.horizon.tokens_per_step
         return figures, lr
 
 
 def peak_flops(run: Run) -> float | None:
-    """FLOP/s that all devices could do at best in this precision; None for devices that nobody has listed."""
+    """Peak FLOP/s of all devices in this precision; None if unknown."""
     if run.fabric.device.type != "cuda":
         return None
     per_device = get_available_flops(run.fabric.device, product_dtype(str(run.config.precision)))
     return per_device * run.fabric.world_size if per_device else None
-
-
-def _anywhere(run: Run, condition: bool) -> bool:
-    """Whether the condition holds on any process, so that all of them stop at the same step."""
-    if run.fabric.world_size == 1:
-        return condition
-    flag = torch.tensor(float(condition), device=run.fabric.device)
-    return bool(run.fabric.all_reduce(flag, reduce_op="sum").item())
 
 
 def _bits_per_byte(run: Run) -> float | None:
@@ -246,8 +244,8 @@ def _bits_per_byte(run: Run) -> float | None:
 
 
 def _finish(run: Run, folder: Path, texts: list[str]) -> TrainResult:
-    """Print what the run has come to."""
-    state, say = run.state, run.fabric.print
+    """Say the outcome of the run."""
+    state, say = run.state, run.say
     bits = _bits_per_byte(run)
     speed = state.tokens / state.seconds if state.seconds else 0.0
     for number, text in enumerate(texts, 1):

@@ -5,14 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from litmoe.distributed.collective import is_first_process
 from litmoe.errors import LitMoEError
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes; known from the environment before any process is started."""
-    return getattr(rank_zero_only, "rank", None) in (0, None)
 
 
 @contextmanager

@@ -1,28 +1,27 @@
 """From a run to a checkpoint and back: what is saved, what may be continued, and what must be equal for that."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.config.files import read_yaml
+from litmoe.distributed.collective import on_first_process
 from litmoe.errors import LitMoEError
 from litmoe.interop.mixtral import mixtral_config_of
+from litmoe.messages import Say, silent
 from litmoe.optim.torchao_state import plain, restored
 from litmoe.training.run import Run, State
 
 Change = dict[str, Any]
 """A setting that was changed when a run was continued: ``step``, ``setting`` (dotted), ``old`` and ``new``."""
 
-# Where a run is and how it is shown is not how it trains; of the model its identity tells.
+# Paths and display options do not affect training; the model is compared by `Run.identity`.
 _NOT_TRAINING = ("resume", "out_dir", "initial_checkpoint_dir", "progress", "model_config", "model_name")
-
-Result = TypeVar("Result")
 
 
 def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = None) -> checkpoint.Contents:
@@ -53,29 +52,7 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
     )
 
 
-def on_first_process(fabric: Fabric, task: Callable[[], Result]) -> Result:
-    """What a task comes to that only the first process does; all of them call, wait, and share its outcome.
-
-    So all of them stop together where it fails, instead of waiting for a process that is gone.
-
-    Raises:
-        LitMoEError: the task did, on the first process; everywhere.
-    """
-    if fabric.world_size == 1:
-        return task()
-    result, error = None, None
-    if fabric.is_global_zero:
-        try:
-            result = task()
-        except LitMoEError as raised:
-            error = raised
-    result, message = fabric.broadcast((result, str(error) if error else None))
-    if message is not None:
-        raise error or LitMoEError(message)
-    return result
-
-
-def checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
+def checkpoint_to_resume(run: Run, say: Say) -> Path | None:
     """The checkpoint that the configuration asks to continue from, after the folder is brought in order.
 
     Raises:
@@ -85,7 +62,7 @@ def checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
     return on_first_process(run.fabric, lambda: _checkpoint_to_resume(run, say))
 
 
-def _checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
+def _checkpoint_to_resume(run: Run, say: Say) -> Path | None:
     resume, out_dir = run.config.resume, run.config.out_dir
     checkpoint.clean(out_dir)
     if isinstance(resume, Path):
@@ -104,7 +81,7 @@ def _checkpoint_to_resume(run: Run, say: Callable[[str], None]) -> Path | None:
     return found
 
 
-def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) -> list[Change]:
+def load(run: Run, folder: Path, say: Say = silent) -> list[Change]:
     """Put a run into the state of a checkpoint.
 
     Returns:
@@ -147,6 +124,7 @@ def load(run: Run, folder: Path, say: Callable[[str], None] = lambda _: None) ->
         raise foreign from error
     changes = changed_settings(read_yaml(folder / checkpoint.SETTINGS), run.config)
     _apply_to_optimizer(run, changes, now)
+    _settle_micro_batch(run, changes)
     if changes:
         texts = [f"{name} {_text(old)} -> {_text(new)}" for name, old, new in changes]
         say(f"continues with changed settings: {', '.join(texts)}")
@@ -205,6 +183,13 @@ def _apply_to_optimizer(run: Run, changes: list[tuple[str, Any, Any]], now: list
                 group[argument] = own[argument]
 
 
+def _settle_micro_batch(run: Run, changes: list[tuple[str, Any, Any]]) -> None:
+    """Keep the micro-batch that memory allowed, unless another one was chosen since, or it does not divide."""
+    chosen = any(name == "train.micro_batch_size" for name, _, _ in changes)
+    if chosen or run.config.train.global_batch_size % (run.micro_batch_size * run.fabric.world_size):
+        run.state.micro_batch_size = None
+
+
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings under dotted names."""
     for key, value in settings.items():
@@ -224,7 +209,6 @@ def _rng_states() -> dict[str, Any]:
 
 def _set_rng_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
-    if (
-        len(states["cuda"]) == torch.cuda.device_count()
-    ):  # else on other hardware, where no draw repeats anyway
+    # on other hardware no draw repeats anyway
+    if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -6,23 +6,19 @@ since its last save, and where that was still being written, since the one befor
 and one with `checkpoint.asynchronous: false`.
 """
 
-import copy
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import torch
 from lightning.fabric import Fabric
-from torch import Tensor
 
 from litmoe import checkpoint
-from litmoe.config import CheckpointArgs, TrainConfig
+from litmoe.config import TrainConfig
+from litmoe.distributed.collective import on_first_process
 from litmoe.errors import DiskFullError, LitMoEError
-from litmoe.messages import readable
+from litmoe.messages import Say, readable, silent
 from litmoe.optim.state_size import state_shapes
 from litmoe.training import resume
 from litmoe.training.run import Run
@@ -39,7 +35,7 @@ class CheckpointWriter:
         self,
         fabric: Fabric,
         config: TrainConfig,
-        say: Callable[[str], None] = print,
+        say: Say = silent,
         resumed_from: Path | None = None,
         changes: Sequence[resume.Change] = (),
     ) -> None:
@@ -54,7 +50,7 @@ class CheckpointWriter:
         self.fabric, self.out_dir, self.args = fabric, config.out_dir, config.checkpoint
         self.save_interval = config.train.save_interval
         self.say, self.resumed_from, self.changes = say, resumed_from, list(changes)
-        self._memory = HostMemory(pin=fabric.device.type == "cuda")
+        self._memory = checkpoint.HostMemory(pin=fabric.device.type == "cuda")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._on_its_way: Future[None] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -79,7 +75,7 @@ class CheckpointWriter:
             LitMoEError: this or the save before it could not be written.
         """
         self.wait()
-        resume.on_first_process(self.fabric, lambda: self._save(run, folder, val_loss))
+        on_first_process(self.fabric, lambda: self._save(run, folder, val_loss))
 
     def save_final(self, run: Run, val_loss: float | None = None) -> Path:
         """Write the checkpoint ``final``, and under the name of its step too where one is due.
@@ -94,7 +90,7 @@ class CheckpointWriter:
         """
         self.wait()
         final = self.out_dir / checkpoint.FINAL
-        resume.on_first_process(self.fabric, lambda: self._save_final(run, final, val_loss))
+        on_first_process(self.fabric, lambda: self._save_final(run, final, val_loss))
         return final
 
     def poll(self) -> None:
@@ -114,7 +110,7 @@ class CheckpointWriter:
         Raises:
             LitMoEError: it could not be written.
         """
-        resume.on_first_process(self.fabric, self._finish)
+        on_first_process(self.fabric, self._finish)
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -180,7 +176,7 @@ class CheckpointWriter:
 
     def _remove_expendable(self, step: int) -> None:
         saved = checkpoint.step_checkpoints(self.out_dir)
-        steps = expendable({one.step: one.val_loss for one in saved}, step, self.args)
+        steps = checkpoint.expendable({one.step: one.val_loss for one in saved}, step, self.args)
         for one in saved:
             if one.step in steps and not _same(one.folder, self.resumed_from):
                 try:
@@ -206,127 +202,10 @@ class CheckpointWriter:
             self.say(self._lines.get())
 
 
-class HostMemory:
-    """Copies of tensors in host memory, in buffers that the next copy uses again.
-
-    Memory that several tensors share (the experts of a layer, tied embeddings) is copied once and shared by the
-    copies, so that the file of a copy is the file of the original. On CUDA the buffers are page-locked: such a
-    copy runs at the bus's speed, and while it does the next one is queued.
-    """
-
-    def __init__(self, pin: bool) -> None:
-        self.pin = pin
-        self._buffers: list[Tensor] = []
-        self._pinned: set[int] = set()
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._buffers)
-
-    def copy(self, contents: checkpoint.Contents) -> checkpoint.Contents:
-        """The same contents, independent of what becomes of the original.
-
-        Raises:
-            MemoryError: the host has too little memory for it.
-        """
-        both = [contents.model, contents.trainer]
-        storages = {
-            storage.data_ptr(): storage
-            for storage in (tensor.untyped_storage() for tensor in checkpoint.tensors_in(both))
-        }
-        copies: dict[int, torch.UntypedStorage] = {}
-        for number, (pointer, storage) in enumerate(storages.items()):
-            buffer = self._buffer(number, storage.nbytes())
-            source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-            buffer.copy_(source, non_blocking=self.pin)
-            copies[pointer] = buffer.untyped_storage()
-        if self.pin:
-            torch.cuda.current_stream().synchronize()
-        model, trainer = (_with_storages(tree, copies) for tree in both)
-        return replace(contents, model=model, trainer=trainer)
-
-    def release(self) -> None:
-        """Give the memory back."""
-        for buffer in self._buffers:
-            self._unpin(buffer)
-        self._buffers = []
-
-    def _buffer(self, number: int, n_bytes: int) -> Tensor:
-        """The buffer of the ``number``-th piece of memory; the same one as last time if that was as large."""
-        if number < len(self._buffers) and self._buffers[number].nbytes == n_bytes:
-            return self._buffers[number]
-        for buffer in self._buffers[number:]:  # the rest has moved too: free it before there is more
-            self._unpin(buffer)
-        del self._buffers[number:]
-        try:
-            self._buffers.append(torch.empty(n_bytes, dtype=torch.uint8))
-        except (RuntimeError, MemoryError) as error:
-            size = readable(self.n_bytes + n_bytes)
-            raise MemoryError(f"no host memory for more than {size} of a checkpoint's copy") from error
-        self._pin(self._buffers[-1])
-        return self._buffers[-1]
-
-    def _pin(self, buffer: Tensor) -> None:
-        """Page-lock a buffer where it is: torch's own pinned memory comes in powers of two, up to twice as much.
-
-        Small buffers share pages, which can be locked only once, and gain nothing. A system that locks no more
-        (`ulimit -l`) leaves the buffer as it is: slower, and as good.
-        """
-        if self.pin and buffer.nbytes >= 1 << 20:
-            failed = int(
-                torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 1)
-            )  # 1: on all devices
-            if not failed:
-                self._pinned.add(buffer.data_ptr())
-
-    def _unpin(self, buffer: Tensor) -> None:
-        if buffer.data_ptr() in self._pinned:
-            self._pinned.remove(buffer.data_ptr())
-            torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())
-
-
-def expendable(saved: Mapping[int, float | None], newest: int, keep: CheckpointArgs) -> set[int]:
-    """The steps whose checkpoints need not be kept.
-
-    Those of later steps than the newest are of another branch of the run, to which somebody went back: they are
-    not judged.
-
-    Args:
-        saved: steps and, where it was measured, their validation loss.
-        newest: the step that has just been saved; always kept.
-        keep: the rule.
-    """
-    if keep.keep_last is None:
-        return set()
-    steps = sorted(step for step in saved if step <= newest)
-    kept = {newest, *steps[max(0, len(steps) - keep.keep_last) :]}
-    if keep.keep_every:
-        kept |= {step for step in steps if step % keep.keep_every == 0}
-    losses = [(loss, step) for step in steps if (loss := saved[step]) is not None]
-    if keep.keep_best and losses:
-        kept.add(min(losses)[1])
-    return set(steps) - kept
-
-
 def checkpoints_to_come(run: Run) -> int:
     """How many more checkpoints than now the rest of the run has on the disk at most, ``final`` among them."""
     there = len(checkpoint.step_checkpoints(run.config.out_dir)) if run.config.checkpoint.keep_last else 0
-    return count_to_come(run.config, run.state.step, run.plan.steps, there)
-
-
-def count_to_come(config: TrainConfig, first: int, last: int, there: int) -> int:
-    """The same for a run from step ``first`` to ``last``, with ``there`` checkpoints of steps on the disk."""
-    keep, interval = config.checkpoint, config.train.save_interval
-    due = last // interval - first // interval if interval else 0
-    # the last step's checkpoint is `final` under a second name, at no cost
-    final = int(not interval or last % interval != 0)
-    if keep.keep_last is None or not interval:
-        return due + final
-    marked = range(keep.keep_every, last + 1, keep.keep_every) if keep.keep_every else range(0)
-    kept = max(keep.keep_last, 1) + keep.keep_best + sum(step % interval == 0 for step in marked)
-    # one more while it is written: only then is another one removed
-    at_most = min(there + due, kept + 1)
-    return max(min(due, 1), at_most - there) + final
+    return checkpoint.count_to_come(run.config, run.state.step, run.horizon.steps, there)
 
 
 def checkpoint_bytes(run: Run) -> int:
@@ -340,7 +219,7 @@ def host_bytes(run: Run) -> int:
     return checkpoint_bytes(run) if run.config.checkpoint.asynchronous else 0
 
 
-def warn_if_disk_small(run: Run, say: Callable[[str], None]) -> None:
+def warn_if_disk_small(run: Run, say: Say) -> None:
     """Say so, in one line, when the disk has less room than the checkpoints of the whole run will need."""
     count, size = checkpoints_to_come(run), checkpoint_bytes(run)
     free = checkpoint.free_bytes(run.config.out_dir)
@@ -354,21 +233,6 @@ def warn_if_disk_small(run: Run, say: Callable[[str], None]) -> None:
 def _optimizer_bytes(run: Run) -> int:
     """The size of the state that the optimizer will have."""
     return sum(t.nbytes + checkpoint.TENSOR_OVERHEAD for t in state_shapes(run.optimizer.optimizer))
-
-
-def _with_storages(tree: Any, storages: Mapping[int, torch.UntypedStorage]) -> Any:
-    """The same nest of dicts, lists and tuples, its tensors on other memory; the dicts keep their kind."""
-    if isinstance(tree, Tensor):
-        storage = storages[tree.untyped_storage().data_ptr()]
-        moved = torch.empty(0, dtype=tree.dtype)
-        return moved.set_(storage, tree.storage_offset(), tree.size(), tree.stride())
-    if isinstance(tree, dict):
-        copied = copy.copy(tree)  # a state dict is an OrderedDict with the versions of its modules
-        copied.update((key, _with_storages(value, storages)) for key, value in tree.items())
-        return copied
-    if isinstance(tree, list | tuple):
-        return type(tree)(_with_storages(value, storages) for value in tree)
-    return tree
 
 
 def _same(folder: Path, other: Path | None) -> bool:

@@ -54,20 +54,20 @@ def horizon(train: TrainArgs, seq_length: int, n_windows: int | None) -> Horizon
     return Horizon(steps, min(warmup, steps), tokens_per_step)
 
 
-def learning_rate(step: int, peak: float, min_lr: float, plan: Horizon, schedule: ScheduleArgs) -> float:
+def learning_rate(step: int, peak: float, min_lr: float, horizon: Horizon, schedule: ScheduleArgs) -> float:
     """The learning rate of step ``step``, counted from 0.
 
     Warm-up is linear and reaches ``peak`` at its last step; no step is wasted on a rate of zero. Cosine decay
     (arXiv 1608.03983) and the linear decay of ``wsd`` (arXiv 2404.06395) reach ``min_lr`` at the last step.
     """
-    if step < plan.warmup_steps:
-        return peak * (step + 1) / plan.warmup_steps
+    if step < horizon.warmup_steps:
+        return peak * (step + 1) / horizon.warmup_steps
     if schedule.name == "constant":
         return peak
-    decay_steps = plan.steps - plan.warmup_steps
+    decay_steps = horizon.steps - horizon.warmup_steps
     if schedule.name == "wsd":
-        decay_steps = min(decay_steps, max(1, round(schedule.decay_fraction * plan.steps)))
-    done = step + 1 - (plan.steps - decay_steps)
+        decay_steps = min(decay_steps, max(1, round(schedule.decay_fraction * horizon.steps)))
+    done = step + 1 - (horizon.steps - decay_steps)
     if done <= 0:
         return peak
     progress = min(1.0, done / decay_steps)

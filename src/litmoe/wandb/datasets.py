@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +149,11 @@ def check_reference(reference: str) -> Reference:
     return parse_reference(reference)
 
 
-def point_to(config: TrainConfig, dataset: Dataset) -> None:
-    """Let a run use a fetched data set: its text, its stores, its tokenizer."""
-    for split in ("train", "val"):
-        config.data.init_args[f"{split}_data_path"] = (dataset.data_dir / split).as_posix()
-    config.tokenizer_dir = dataset.tokenizer_dir
+def point_to(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """A copy of a configuration that uses a fetched data set: its text, its stores, its tokenizer."""
+    paths = {f"{split}_data_path": (dataset.data_dir / split).as_posix() for split in ("train", "val")}
+    data = replace(config.data, init_args={**config.data.init_args, **paths})
+    return replace(config, data=data, tokenizer_dir=dataset.tokenizer_dir)
 
 
 def import_wandb() -> Any:

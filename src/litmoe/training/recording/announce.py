@@ -14,8 +14,8 @@ from litmoe.training.saving import host_bytes
 
 
 def announce(run: Run, resume_from: Path | None) -> None:
-    """Print size, extent, cost, device and places of a run, one fact a line."""
-    config, model, plan, fabric = run.config, run.model_config, run.plan, run.fabric
+    """Say the size, extent, cost, device and places of a run, one fact a line."""
+    config, model, horizon, fabric = run.config, run.model_config, run.horizon, run.fabric
     tied = model.padded_vocab_size * model.n_embd if config.train.tie_embeddings else 0
     total, active = num_params(model) - tied, num_active_params(model) - tied
     per_token = flops_per_token(model, run.seq_length)
@@ -24,18 +24,19 @@ def announce(run: Run, resume_from: Path | None) -> None:
         device = torch.cuda.get_device_name(fabric.device)
     elif fabric.device.type == "cpu":
         device = f"CPU, {torch.get_num_threads()} threads"
-    tokens = plan.steps * plan.tokens_per_step
-    extent = f"{plan.steps:,} steps, {tokens:,} tokens"
+    tokens = horizon.steps * horizon.tokens_per_step
+    extent = f"{horizon.steps:,} steps, {tokens:,} tokens"
     if n_windows := run.batches.n_windows:
-        passes = plan.steps * config.train.global_batch_size / n_windows
+        passes = horizon.steps * config.train.global_batch_size / n_windows
         extent += f" ({passes:.2f} passes over {n_windows:,} windows of text)"
     start = f"resumes from {resume_from} (step {run.state.step})" if resume_from else "new run"
     if config.initial_checkpoint_dir is not None and not resume_from:
         start = f"new run from the weights of {config.initial_checkpoint_dir}"
     lines = {
         "model": f"{model.name or 'unnamed'}: {total:,} parameters, {active:,} active per token",
-        "step": f"{plan.tokens_per_step:,} tokens: {config.train.global_batch_size} windows of {run.seq_length}, "
-        f"{run.accumulation} micro-batch(es) of {config.train.micro_batch_size} on {fabric.world_size} device(s)",
+        "step": f"{horizon.tokens_per_step:,} tokens: {config.train.global_batch_size} windows of "
+        f"{run.seq_length}, {run.accumulation} micro-batch(es) of {run.micro_batch_size} on "
+        f"{fabric.world_size} device(s)",
         "run": extent,
         "compute": f"{per_token / 1e9:.4g} GFLOP per token, {per_token * tokens / 1e12:,.4g} TFLOP in all",
         "device": f"{device}; precision {config.precision}" + _experts(run),
@@ -49,7 +50,7 @@ def announce(run: Run, resume_from: Path | None) -> None:
     if config.compile:
         lines["compile"] = "attention, norms and routers; the first step waits for the compiler"
     for name, text in lines.items():
-        print(f"{name:<10} {text}", flush=True)
+        run.say(f"{name:<10} {text}")
 
 
 def _experts(run: Run) -> str:

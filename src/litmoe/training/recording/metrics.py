@@ -58,7 +58,7 @@ def row_of(run: "Run", figures: StepFigures, learning_rate: float) -> Row:
         "train_loss": figures.train_loss,
         "learning_rate": learning_rate,
         "time": round(state.seconds, 3),
-        "iter_tokens": run.plan.tokens_per_step,
+        "iter_tokens": run.horizon.tokens_per_step,
         "total_tokens": state.tokens,
         "skipped_steps": state.skipped_steps,
         "rollbacks": state.rollbacks,

@@ -1,0 +1,125 @@
+"""The devices of a run, and the settings that depend on them: precision and compilation."""
+
+import copy
+from dataclasses import replace
+
+import torch
+from lightning.fabric import Fabric
+
+from litmoe.config import TrainConfig
+from litmoe.config.checks import check_batch
+from litmoe.errors import ConfigError
+from litmoe.messages import Say, one_line, silent
+
+
+def start_devices(config: TrainConfig, say: Say = silent) -> tuple[TrainConfig, Fabric]:
+    """Settle a configuration for the devices of this machine, and launch Fabric on them.
+
+    Args:
+        config: as a person gave it; stays as it is.
+        say: told where the run departs from the configuration.
+
+    Returns:
+        A copy of the configuration with its precision and ``compile`` settled, and Fabric.
+
+    Raises:
+        LitMoEError: a device that is not here, a precision that it cannot compute in, or a batch that does not
+            divide over the devices.
+    """
+    kind = _device_kind(config)
+    config = settle_precision(config, kind, say)
+    fabric = _fabric(config, kind)
+    check_batch(config.train, fabric.world_size)
+    fabric.launch()
+    return settle_compile(config, fabric.device, say), fabric
+
+
+def settle_precision(config: TrainConfig, device_kind: str, say: Say = silent) -> TrainConfig:
+    """Choose the precision where the configuration leaves it open, and another where the device lacks it.
+
+    Args:
+        config: stays as it is.
+        device_kind: ``cpu``, ``cuda`` or ``mps``.
+        say: told where the run departs from the configuration.
+
+    Returns:
+        A deep copy with the precision set.
+
+    Raises:
+        ConfigError: a precision that the device cannot compute in.
+    """
+    config = copy.deepcopy(config)
+    on_cuda = device_kind == "cuda"
+    if config.precision is None:
+        return replace(
+            config, precision="bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+        )
+    if config.precision == "16-mixed" and not on_cuda:
+        raise ConfigError("precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true")
+    if device_kind == "cpu" and config.precision in ("bf16-mixed", "bf16-true") and not _cpu_has_bf16():
+        # Without instructions for it torch multiplies bf16 matrices element by element: the tiny preset takes ten
+        # times as long, MoE-200M took minutes for a micro-batch of 64 tokens.
+        lacks = f"precision {config.precision}: this CPU has no instructions for bf16"
+        if config.precision == "bf16-mixed":
+            say(f"{lacks}; 32-true is used instead, which is faster")
+            return replace(config, precision="32-true")
+        say(f"{lacks}, and is many times slower with it than with 32-true, which takes twice the memory")
+    return config
+
+
+def settle_compile(config: TrainConfig, device: torch.device, say: Say = silent) -> TrainConfig:
+    """The same configuration, or a copy with ``compile`` off where nothing can be compiled, which is said."""
+    if config.compile and (problem := compile_problem(device)) is not None:
+        say(f"compile: torch.compile does not work here, and the run goes on without it ({problem})")
+        return replace(config, compile=False)
+    return config
+
+
+def compile_problem(device: torch.device) -> str | None:
+    """Why ``torch.compile`` does not work for a device, in one line; None where it does.
+
+    It needs a C++ compiler for a CPU, and Triton for a GPU. Takes seconds: it is tried.
+    """
+
+    def next_number(x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+    try:
+        torch.compile(next_number, fullgraph=True)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever a compiler, or the lack of one, raises
+        return one_line(error)[:200]
+    return None
+
+
+def _device_kind(config: TrainConfig) -> str:
+    """``cpu``, ``cuda`` or ``mps``, by the configured accelerator and what is here."""
+    accelerator = config.accelerator
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("accelerator cuda: torch sees no CUDA device here: use --accelerator cpu")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("accelerator mps: torch sees no Apple GPU here: use --accelerator cpu")
+    if torch.cuda.is_available() and accelerator in ("auto", "cuda"):
+        return "cuda"
+    return "cpu" if accelerator in ("auto", "cpu") else "mps"
+
+
+def _fabric(config: TrainConfig, device_kind: str) -> Fabric:
+    """Fabric for the chosen devices, not yet launched."""
+    devices = config.devices
+    if devices == "auto":
+        devices = torch.cuda.device_count() if device_kind == "cuda" else 1
+    if device_kind == "cuda" and int(devices) > torch.cuda.device_count():
+        raise ConfigError(f"devices {devices}: torch sees only {torch.cuda.device_count()} CUDA devices here")
+    several = int(devices) * config.num_nodes > 1
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=int(devices),
+        num_nodes=config.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision=config.precision,
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether oneDNN, which multiplies torch's matrices on a CPU, has bf16 kernels here."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

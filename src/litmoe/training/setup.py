@@ -1,0 +1,225 @@
+"""From a configuration to a run: everything is checked before any weight is allocated."""
+
+from pathlib import Path
+
+from lightning.fabric import Fabric
+from litgpt import Config, Tokenizer
+from litgpt.data import DataModule
+from litgpt.model import GroupedTopkRouter
+
+from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config.instantiate import find_class, make
+from litmoe.data.prepare import prepare
+from litmoe.data.tokenizer import load_tokenizer
+from litmoe.errors import ConfigError
+from litmoe.messages import Say, silent
+from litmoe.model.config import load_model_config, named_model_config, with_correction_bias
+from litmoe.model.gpt import GPT
+from litmoe.model.init import initialize
+from litmoe.model.objective import Objective
+from litmoe.optim import AdamW
+from litmoe.optim.build import make_optimizer, peak_learning_rate, rounds_stochastically
+from litmoe.optim.in_backward import StepInBackward
+from litmoe.training.batches import Batches, connect_batches
+from litmoe.training.device import start_devices
+from litmoe.training.run import Run
+from litmoe.training.schedule import Horizon, horizon
+from litmoe.wandb.datasets import Dataset, check_reference, fetch_dataset, point_to
+from litmoe.wandb.run import model_artifact_name
+
+
+def set_up(config: TrainConfig, say: Say = silent) -> Run:
+    """Check everything, cheap checks first, then build model and optimizer.
+
+    Args:
+        config: as a person gave it; stays as it is. The run has a copy, settled for this machine.
+        say: told where the run departs from the configuration, and of long work such as preparing text.
+
+    Raises:
+        LitMoEError: what cannot work, where, and what to do.
+    """
+    # what the configuration alone can tell
+    model_config, seq_length = model_and_length(config)
+    if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
+        raise ConfigError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
+    data_class = find_class(config.data, "data", "litgpt.data", DataModule)
+    if config.wandb_dataset is not None:
+        check_reference(config.wandb_dataset)
+    if config.wandb_checkpoints:
+        model_artifact_name(model_config.name)
+
+    # devices
+    config, fabric = start_devices(config, say)
+    say = say if fabric.is_global_zero else silent
+    _check_devices(config, fabric)
+    fabric.seed_everything(config.seed, verbose=False)
+
+    # text and tokenizer
+    dataset = None
+    if config.wandb_dataset is not None:
+        with fabric.rank_zero_first():
+            dataset = fetch_dataset(config.wandb_dataset, config.wandb_artifacts_dir, say)
+        config = point_to(config, dataset)
+    init_args = {k: Path(v) if k.endswith("_path") and v else v for k, v in config.data.init_args.items()}
+    module = make(data_class, section="data", **init_args)
+    with fabric.rank_zero_first():
+        _prepare_on_demand(config, say)
+    tokenizer = load_tokenizer(config.tokenizer_dir) if config.tokenizer_dir is not None else None
+    if tokenizer is not None and (size := _largest_id(tokenizer) + 1) > model_config.padded_vocab_size:
+        raise ConfigError(
+            f"{config.tokenizer_dir}: the tokenizer has {size:,} tokens, the model's vocabulary only "
+            f"{model_config.padded_vocab_size:,}: raise vocab_size in the model configuration"
+        )
+    batches = connect_batches(fabric, module, config, tokenizer, seq_length)
+
+    # model and optimizer
+    extent = horizon(config.train, seq_length, batches.n_windows)
+    run = assemble(config, fabric, model_config, seq_length, batches, extent, tokenizer, dataset, say)
+    assert run.identity  # now, and not at the first save, when the folders may have gone
+    return run
+
+
+def model_and_length(config: TrainConfig) -> tuple[Config, int]:
+    """The model that a configuration means, and the tokens of its training windows.
+
+    Raises:
+        LitMoEError: no such model, or one that conflicts with the rest of the configuration.
+    """
+    model_config = _model_config(config)
+    seq_length = config.train.max_seq_length or model_config.block_size
+    if seq_length > model_config.block_size:
+        raise ConfigError(
+            f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
+            "lower it, or raise block_size in the model configuration"
+        )
+    if config.memory.recompute == "experts" and not model_config.n_expert:
+        raise ConfigError(
+            "memory.recompute: experts has no effect on a dense model, which has none: use blocks or none"
+        )
+    return model_config, seq_length
+
+
+def assemble(
+    config: TrainConfig,
+    fabric: Fabric,
+    model_config: Config,
+    seq_length: int,
+    batches: Batches,
+    horizon: Horizon,
+    tokenizer: Tokenizer | None = None,
+    dataset: Dataset | None = None,
+    say: Say = silent,
+) -> Run:
+    """Make a run of these parts: its model with its first weights, and its optimizer.
+
+    Args:
+        config: settled; the run keeps this object.
+
+    Raises:
+        LitMoEError: an unknown optimizer, or a learning rate that conflicts with the schedule.
+    """
+    # the model, with its first weights
+    with fabric.init_module(empty_init=True):
+        gpt = GPT(model_config)
+    initialize(gpt, config.seed)
+    if config.train.tie_embeddings:
+        gpt.lm_head.weight = gpt.transformer.wte.weight
+    gpt.max_seq_length = seq_length
+    gpt.set_recompute(config.memory.recompute)
+    if config.compile:
+        gpt.compile_blocks()
+
+    # what it minimises, and by which optimizer
+    moe = config.moe
+    objective = Objective(
+        gpt,
+        switch_coefficient=moe.switch_coefficient if moe.balance == "switch" else 0.0,
+        z_coefficient=moe.z_coefficient,
+        head_z_coefficient=config.head_z_coefficient,
+    )
+    optimizer = make_optimizer(config.optimizer, gpt, str(config.precision), config.memory, config.seed)
+    if fabric.world_size > 1 and rounds_stochastically(optimizer) and not isinstance(optimizer, AdamW):
+        raise ConfigError(
+            f"optimizer {config.optimizer.class_path}: its stochastic rounding differs between devices after a "
+            "resume: use AdamW8bit or AdamW4bit, or set memory.stochastic_rounding: false"
+        )
+    peak_lr = peak_learning_rate(optimizer)
+    if config.train.min_lr > peak_lr and config.schedule.name != "constant":
+        raise ConfigError(
+            f"train.min_lr {config.train.min_lr} is above the learning rate {peak_lr}: lower it, or raise "
+            "optimizer.init_args.lr"
+        )
+
+    # both as Fabric wraps them for the devices
+    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
+    for module in gpt.modules():
+        if isinstance(module, GroupedTopkRouter):
+            # bf16-true made it bf16, in which steps of 0.001 are lost as soon as the bias passes 0.25.
+            module.e_score_correction_bias = module.e_score_correction_bias.float()
+    return Run(
+        config=config,
+        fabric=fabric,
+        model_config=model_config,
+        tokenizer=tokenizer,
+        batches=batches,
+        seq_length=seq_length,
+        horizon=horizon,
+        gpt=gpt,
+        objective=wrapped,
+        optimizer=wrapped_optimizer,
+        peak_lr=peak_lr,
+        in_backward=StepInBackward(optimizer) if config.memory.step_in_backward else None,
+        dataset=dataset,
+        say=say,
+    )
+
+
+def _check_devices(config: TrainConfig, fabric: Fabric) -> None:
+    """Refuse what the number or kind of the devices does not allow."""
+    if config.memory.offload_optimizer and fabric.device.type != "cuda":
+        raise ConfigError(
+            f"memory.offload_optimizer has no effect on {fabric.device.type}, whose memory is the host's: "
+            "leave it out"
+        )
+    if config.memory.step_in_backward and fabric.world_size > 1:
+        raise ConfigError(
+            f"memory.step_in_backward: with {fabric.world_size} devices a gradient is whole only after they have "
+            "exchanged it: use --devices 1, or leave it out"
+        )
+
+
+def _model_config(config: TrainConfig) -> Config:
+    if config.model_config is None:
+        assert config.model_name is not None  # check() has seen to it
+        model_config = named_model_config(config.model_name)
+    else:
+        model_config = load_model_config(config.model_config)
+    if config.moe.balance == "bias" and model_config.mlp_class_name == "LLaMAMoE":
+        return with_correction_bias(model_config)
+    return model_config
+
+
+def _prepare_on_demand(config: TrainConfig, say: Say) -> None:
+    """Make text and tokenizer by the ``prepare`` section where they are missing."""
+    wanted, data_dir = config.prepare, config.data_dir()
+    if not wanted.source or config.tokenizer_dir is None:
+        return
+    if any((data_dir / "train").glob("*.txt")) and (config.tokenizer_dir / "tokenizer.json").is_file():
+        return
+    prepare(
+        PrepareConfig(
+            source=wanted.source,
+            data_dir=data_dir,
+            tokenizer=wanted.tokenizer,
+            vocab_size=wanted.vocab_size,
+            tokenizer_dir=config.tokenizer_dir,
+            max_documents=wanted.max_documents,
+        ),
+        say,
+    )
+
+
+def _largest_id(tokenizer: Tokenizer) -> int:
+    if tokenizer.backend == "huggingface":
+        return max(tokenizer.processor.get_vocab(with_added_tokens=True).values())
+    return int(tokenizer.vocab_size) - 1
