@@ -1,11 +1,11 @@
-"""How long a checkpoint holds training up: asynchronous against synchronous, on the same run, in one process.
+"""How long a checkpoint blocks training: asynchronous against synchronous, on the same run, in one process.
 
-    uv run python benchmarks/async_checkpoint.py [--repeats 7] [--out-dir FOLDER]
+    python benchmarks/async_checkpoint.py [--repeats 7] [--out-dir FOLDER]
 
-A model of 35 M parameters (139 MB of weights, 416 MB with AdamW's state) is trained on the built-in stories. First
-both ways of saving must write the same content. Then, in turn, the time that `save` takes before the next step can
-begin is measured, and how much longer the steps take while the thread writes. Goal: the call in less than 15 % of
-the synchronous time. The folder should be on the kind of disk that checkpoints are written to.
+A model of 35 M parameters (139 MB of weights, 416 MB with AdamW's state) is trained on the built-in stories.
+First both ways of saving must write the same content. Then they alternate, and two times are measured: from
+calling `save` until the next step can start, and of a step while the thread writes. Goal: the call takes less
+than 15 % of the synchronous time. FOLDER should be on the kind of disk that checkpoints are written to.
 """
 
 import argparse
@@ -48,6 +48,7 @@ MODEL = {
 
 
 def make_run(folder: Path) -> Run:
+    """A run of the model on 200 of the built-in stories, ready for its first step."""
     prepare(
         PrepareConfig(
             source=["sample"],
@@ -77,12 +78,14 @@ def make_run(folder: Path) -> Run:
 
 
 def advance(run: Run) -> None:
+    """Train one step."""
     update(run, gradients(run, run.data()), learning_rate=1e-4)
     run.state.step += 1
     run.state.samples += 4
 
 
 def same(a: object, b: object) -> bool:
+    """Whether two nested structures hold equal tensors and values."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
@@ -93,7 +96,7 @@ def same(a: object, b: object) -> bool:
 
 
 def check_same_content(run: Run, writer: CheckpointWriter, folder: Path) -> int:
-    """Training goes on while the asynchronous one is written; returns the size of a checkpoint."""
+    """Check that both ways write the same, with training going on meanwhile; the bytes of a checkpoint."""
     checkpoint.save(folder / "synchronous", resume.contents(run))
     writer.save(run, folder / "asynchronous")
     advance(run)
@@ -106,21 +109,22 @@ def check_same_content(run: Run, writer: CheckpointWriter, folder: Path) -> int:
 def seconds_of_save(
     run: Run, writer: CheckpointWriter, folder: Path, asynchronous: bool
 ) -> tuple[float, float]:
-    """Seconds until the next step can begin, and of a step meanwhile, until all is on the disk."""
+    """Seconds until the next step can start, and the median seconds of a step while the rest is written."""
     writer.args.asynchronous = asynchronous
     started = time.perf_counter()
     writer.save(run, folder)
-    held_up = time.perf_counter() - started
+    blocked = time.perf_counter() - started
     steps = []
     while writer._on_its_way is not None and not writer._on_its_way.done():
         started = time.perf_counter()
         advance(run)
         steps.append(time.perf_counter() - started)
     writer.wait()
-    return held_up, statistics.median(steps or [0.0])
+    return blocked, statistics.median(steps or [0.0])
 
 
 def seconds_of_step(run: Run) -> float:
+    """Median of three steps with nothing being written."""
     steps = []
     for _ in range(3):
         started = time.perf_counter()
@@ -132,7 +136,7 @@ def seconds_of_step(run: Run) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out-dir", type=Path, help="where to write; removed again")
+    parser.add_argument("--out-dir", type=Path, help="where to write; everything is removed afterwards")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.out_dir) as name:
         folder = Path(name)
@@ -142,20 +146,22 @@ def main() -> None:
             size = check_same_content(run, writer, folder / "out")
             weights = sum(parameter.nbytes for parameter in run.gpt.parameters())
             print(f"device           {run.fabric.device}, {torch.get_num_threads()} thread(s)")
-            print(f"checkpoint       {size / 1e6:.0f} MB, {weights / 1e6:.0f} MB of it weights; same content")
+            print(
+                f"checkpoint       {size / 1e6:.0f} MB, {weights / 1e6:.0f} MB of weights; both write the same"
+            )
             print(f"host memory      {writer.host_bytes / 1e6:.0f} MB")
             synchronous, asynchronous, meanwhile, alone = [], [], [], []
             for _ in range(arguments.repeats):
                 synchronous.append(seconds_of_save(run, writer, folder / "out" / "a", False)[0])
                 alone.append(seconds_of_step(run))
-                held_up, step = seconds_of_save(run, writer, folder / "out" / "b", True)
-                asynchronous.append(held_up)
+                blocked, step = seconds_of_save(run, writer, folder / "out" / "b", True)
+                asynchronous.append(blocked)
                 meanwhile.append(step)
             ratios = [a / s for a, s in zip(asynchronous, synchronous, strict=True)]
             slower = [m / a for m, a in zip(meanwhile, alone, strict=True)]
             median = statistics.median
-            print(f"synchronous      {median(synchronous):.3f} s held up (median of {arguments.repeats})")
-            print(f"asynchronous     {median(asynchronous):.3f} s held up")
+            print(f"synchronous      {median(synchronous):.3f} s blocked (median of {arguments.repeats})")
+            print(f"asynchronous     {median(asynchronous):.3f} s blocked")
             print(f"ratio            {median(ratios):.1%}  ({min(ratios):.1%} to {max(ratios):.1%})")
             print(
                 f"step             {median(alone):.3f} s alone, {median(meanwhile):.3f} s while it is written"

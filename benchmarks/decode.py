@@ -2,13 +2,14 @@
 
     python benchmarks/decode.py [--repeats 3]
 
-Greedy, 200 new tokens, fp32, as many threads as torch takes, seconds of the wall; reading the prompt is counted.
+Greedy, 200 new tokens, fp32, torch's default number of threads, wall-clock time including the prompt.
 
-- One prompt: what ``litmoe generate`` and ``litgpt generate`` themselves print, on the same checkpoint.
-- 16 prompts of 16 tokens at a time, for which LitGPT has no command: its ``batched_generate_fn``.
+- One prompt: the speed that ``litmoe generate`` and ``litgpt generate`` print themselves, on the same checkpoint.
+- A batch of 16 prompts of 16 tokens. LitGPT has no command for that: its ``batched_generate_fn`` is called.
 
-Both sides must have written the same. Two models with random weights: that of the tiny preset (8.3 M parameters),
-and one of 135 M parameters, width 512, whose weights do not fit a cache, so that both wait for the memory.
+Both must write the same text. Two models with random weights: that of the tiny preset (8.3 M parameters), and
+one of 135 M parameters and width 512 whose weights do not fit a cache, so that both are bound by memory
+bandwidth.
 """
 
 import argparse
@@ -51,7 +52,7 @@ MODELS = {
 
 
 def rows(repeats: int = 3) -> list[Row]:
-    """Tokens per second for one prompt and for 16 of them, ours and LitGPT's."""
+    """Tokens per second for one prompt and for 16, litmoe's and LitGPT's."""
     found = []
     with tempfile.TemporaryDirectory(prefix="litmoe-decode-", ignore_cleanup_errors=True) as name:
         tokenizer = _tokenizer(Path(name))
@@ -79,7 +80,7 @@ def _model(name: str) -> GPT:
 
 
 def _tokenizer(folder: Path) -> Path:
-    """A tokenizer of 2,048 words, trained on some of the built-in stories."""
+    """A tokenizer of 2,048 tokens, trained on some of the built-in stories."""
     settings = PrepareConfig(
         source=["sample"],
         data_dir=folder / "text",
@@ -106,19 +107,19 @@ def _save(model: GPT, folder: Path, tokenizer: Path) -> None:
 
 
 def _our_command(folder: Path) -> dict[str, Any]:
-    words = ["-m", "litmoe", "generate", "--checkpoint", str(folder), "--max-new-tokens", str(NEW)]
-    return _printed([*words, "--prompt", STORY, "--temperature", "0"], r"([\d,]+) tokens/s")
+    args = ["-m", "litmoe", "generate", "--checkpoint", str(folder), "--max-new-tokens", str(NEW)]
+    return _printed([*args, "--prompt", STORY, "--temperature", "0"], r"([\d,]+) tokens/s")
 
 
 def _litgpt_command(folder: Path) -> dict[str, Any]:
-    words = ["-m", "litgpt", "generate", str(folder), "--max_new_tokens", str(NEW), "--precision", "32-true"]
-    return _printed([*words, "--prompt", STORY, "--temperature", "0", "--top_k", "1"], r"([\d.]+) tokens/sec")
+    args = ["-m", "litgpt", "generate", str(folder), "--max_new_tokens", str(NEW), "--precision", "32-true"]
+    return _printed([*args, "--prompt", STORY, "--temperature", "0", "--top_k", "1"], r"([\d.]+) tokens/sec")
 
 
-def _printed(words: list[str], speed: str) -> dict[str, Any]:
-    """What a command wrote from the story's beginning on, and how fast it says that it was."""
+def _printed(args: list[str], speed: str) -> dict[str, Any]:
+    """The text that a command printed, from the prompt on, and the speed that it reported."""
     done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, encoding="utf-8", check=True, timeout=900
+        [sys.executable, *args], capture_output=True, text=True, encoding="utf-8", check=True, timeout=900
     )
     found = re.search(speed, done.stderr)
     assert found, done.stderr
@@ -127,7 +128,7 @@ def _printed(words: list[str], speed: str) -> dict[str, Any]:
 
 
 def measure(side: str, model: str) -> dict[str, Any]:
-    """The tokens written for many prompts and their number per second, for this process's side."""
+    """The tokens generated for a batch of prompts, and tokens per second, for one side of the comparison."""
     ours = _model(model)
     prompts = torch.randint(ours.config.vocab_size, (PROMPTS, PROMPT))
     if side == "ours":
@@ -164,11 +165,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variant", nargs="*", help="side and model, to measure in this process")
     parser.add_argument("--repeats", type=int, default=3)
-    words = parser.parse_args()
-    if words.variant:
-        report(measure(*words.variant))
+    args = parser.parse_args()
+    if args.variant:
+        report(measure(*args.variant))
     else:
-        print(table(rows(words.repeats)))
+        print(table(rows(args.repeats)))
 
 
 if __name__ == "__main__":

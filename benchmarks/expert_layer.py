@@ -2,12 +2,12 @@
 
     python benchmarks/expert_layer.py [--repeats 1] [--iterations 5] [--bf16]
 
-2048 tokens, top-2 of 8 experts; width 768 with experts of 2048, and width 256 with experts of 512. One process
-and one thread per variant, new tokens (and so new loads) every iteration. "bare products" are the layer's
-matrix products with even loads and nothing else: what no layer can beat. Also: the activations kept for the
-backward, beside those that autograd keeps for LitGPT's layer. Both layers have the same weights, and must give
-the same output and gradient. bf16 is left out where the CPU has no instructions for it, unless asked for:
-litmoe itself refuses it there.
+2048 tokens, top-2 of 8 experts; width 768 with experts of 2048, and width 256 with experts of 512. Each variant
+has its own process with one thread, and new tokens, hence new loads, in every iteration. "bare products" are
+the layer's matrix products with even loads and nothing else: a bound that no layer can beat. The activations
+kept for the backward pass are compared too. Both layers have the same weights and must give the same output and
+gradient. bf16 is skipped where the CPU has no instructions for it (litmoe refuses it there), unless ``--bf16``
+asks for it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from litgpt import Config
 from litgpt.model import LLaMAMoE
-from measuring import Row, clock, interleaved, report, table, variant
+from measuring import Row, clock, cpu_has_bf16, interleaved, report, table, variant
 from torch import Tensor
 
 from litmoe.model.moe.layer import MoE
@@ -29,20 +29,20 @@ WIDTHS = {768: 2048, 256: 512}
 
 
 def rows(repeats: int = 1, iterations: int = 5, bf16: bool = False) -> list[Row]:
-    """Seconds per iteration against both peers, and the activations kept."""
+    """Milliseconds per iteration against both peers, and the activations kept."""
     found = []
     for width in WIDTHS:
-        for dtype in ("fp32", "bf16") if bf16 or _cpu_has_bf16() else ("fp32",):
-            words = (str(width), dtype, "--iterations", str(iterations))
+        for dtype in ("fp32", "bf16") if bf16 or cpu_has_bf16() else ("fp32",):
+            args = (str(width), dtype, "--iterations", str(iterations))
             sides = {
-                side: partial(variant, __file__, side, *words, threads=1)
+                side: partial(variant, __file__, side, *args, threads=1)
                 for side in ("ours", "litgpt", "products")
             }
             results = interleaved(sides, repeats)
             ours, theirs = results["ours"], results["litgpt"]
             for name in ("output", "gradient"):
                 close = 1e-4 if dtype == "fp32" else 3e-2
-                assert abs(ours[name] - theirs[name]) <= close * abs(theirs[name]), f"another {name}"
+                assert abs(ours[name] - theirs[name]) <= close * abs(theirs[name]), f"the {name}s differ"
             figure = f"expert layer, width {width}, {dtype}"
             found += [
                 Row(figure, ours["ms"], theirs["ms"], unit="ms"),
@@ -53,7 +53,7 @@ def rows(repeats: int = 1, iterations: int = 5, bf16: bool = False) -> list[Row]
 
 
 def measure(side: str, width: int, dtype_name: str, iterations: int) -> dict[str, float]:
-    """Median milliseconds of an iteration after the first; and what proves the sides equal."""
+    """Median milliseconds of an iteration after the first; and norms that must agree between the layers."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype_name]
     torch.manual_seed(0)
     if side == "products":
@@ -118,7 +118,7 @@ def _products(width: int, dtype: torch.dtype) -> Callable[[Tensor], dict[str, fl
 
 
 def _kept(layer: torch.nn.Module, x_BTD: Tensor) -> float:
-    """Megabytes that the graph of one forward holds, parameters and the input apart."""
+    """Megabytes that the graph of one forward pass keeps, without parameters and input."""
     held: dict[int, int] = {}
     known = {p.untyped_storage().data_ptr() for p in [*layer.parameters(), x_BTD]}
 
@@ -130,12 +130,8 @@ def _kept(layer: torch.nn.Module, x_BTD: Tensor) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = layer(x_BTD.detach().requires_grad_())
-    assert output is not None  # the graph, and all that it holds, is alive until here
+    assert output is not None  # keeps the graph and its tensors alive until here
     return sum(held.values()) / 1e6
-
-
-def _cpu_has_bf16() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def main() -> None:
@@ -144,13 +140,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--bf16", action="store_true")
-    words = parser.parse_args()
-    if words.variant:
-        side, width, dtype = words.variant
-        result: dict[str, Any] = measure(side, int(width), dtype, words.iterations)
+    args = parser.parse_args()
+    if args.variant:
+        side, width, dtype = args.variant
+        result: dict[str, Any] = measure(side, int(width), dtype, args.iterations)
         report(result)
     else:
-        print(table(rows(words.repeats, words.iterations, words.bf16)))
+        print(table(rows(args.repeats, args.iterations, args.bf16)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Kill a training process many times at instants uniform in time, resume it each time, and compare the end.
+"""Kill a training process many times at random instants, resume it each time, and compare the results.
 
     python benchmarks/kill_resume.py [--kills 60] [--steps 600] [--seed 0] [--synchronous]
 
-Trains a small MoE twice on the CPU: uninterrupted, and killed (SIGKILL) and resumed. After every kill all
-checkpoints under a final name must be valid, the metrics without gap or repetition, no step lost beyond the save
-interval; a thread that reads the folder all the time must never see a partial checkpoint; at the end weights,
-optimizer, random-number states and metrics must be equal to the bit. Prints a line per kill and a table.
+Trains a small MoE twice on the CPU: once without interruption, once killed (SIGKILL) and resumed. After every
+kill all checkpoints under a final name must be valid, the metrics must have no gap and no repetition, and no
+step may be lost beyond the save interval; a thread that reads the folder all the time must never see a partial
+checkpoint. At the end weights, optimizer, random-number states and metrics must be equal to the bit. Prints a
+line per kill and a table.
 """
 
 import argparse
@@ -32,24 +33,24 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--synchronous", action="store_true", help="checkpoints are not written in the background"
+        "--synchronous", action="store_true", help="do not write checkpoints in the background"
     )
-    words = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="litmoe-kill-resume-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        whole = _config(folder, words.steps, asynchronous=not words.synchronous)
+        whole = _config(folder, args.steps, asynchronous=not args.synchronous)
         killed = replace(whole, out_dir=folder / "killed", resume="auto")
         with Trainer() as trainer:
             seconds = train_uninterrupted(trainer, whole, folder / "whole.yaml")
-            print(f"uninterrupted: {words.steps} steps in {seconds:.1f} s")
+            print(f"uninterrupted: {args.steps} steps in {seconds:.1f} s")
             ordeal = train_with_kills(
                 trainer,
                 lambda start: killed,
                 folder / "killed.yaml",
-                words.steps,
+                args.steps,
                 seconds,
-                words.kills,
-                words.seed,
+                args.kills,
+                args.seed,
                 say=lambda line: print(line, flush=True),
             )
         difference = first_difference(whole.out_dir, killed.out_dir)
@@ -58,18 +59,18 @@ def main() -> int:
     print()
     print(f"kills                            {len(ordeal.kills)}")
     print(f"  while a checkpoint was written {saving}")
-    print(f"  elsewhere in a step            {len(ordeal.kills) - saving}")
-    print(f"save interval                    {SAVE_INTERVAL} steps, {_how(words.synchronous)}")
+    print(f"  at any other instant           {len(ordeal.kills) - saving}")
+    print(f"save interval                    {SAVE_INTERVAL} steps, {_how(args.synchronous)}")
     print(f"steps repeated                   {sum(repeated)} in all, {max(repeated, default=0)} at most")
-    print(f"checkpoints seen by the watcher  {ordeal.looks}, all of them valid")
+    print(f"checkpoints seen by the watcher  {ordeal.looks}, all valid")
     print(f"time uninterrupted               {seconds:.1f} s")
-    print(f"time with kills and new starts   {ordeal.seconds:.1f} s")
+    print(f"time with kills and restarts     {ordeal.seconds:.1f} s")
     print(f"final state                      {difference or 'identical to the bit'}")
     return 0 if difference is None else 1
 
 
 def _how(synchronous: bool) -> str:
-    return "written at once" if synchronous else "written in the background"
+    return "written before the next step" if synchronous else "written in the background"
 
 
 def _config(folder: Path, steps: int, asynchronous: bool) -> TrainConfig:

@@ -1,11 +1,11 @@
-"""Operations that a layer of experts sends to the device, and its waits for the device: ours and LitGPT's.
+"""Operations that an expert layer launches, and its waits for the device: litmoe's and LitGPT's.
 
     python benchmarks/launches.py [--experts 8] [--tokens 2048]
 
-Counted on the CPU, in forward and backward, with a dispatch mode: every operation that computes something (views
-and empty memory do not) is a kernel or more on a GPU. It waits where the host must know a value or a size first:
-`.tolist()`, `.item()`, `nonzero`, `torch.where(mask)`, a mask as an index. Both layers must give the same output
-and gradients first. Width 64: the counts do not depend on it.
+Counted on the CPU, in forward and backward, with a dispatch mode: every operation that computes something (not
+views and empty memory) is one kernel or more on a GPU. The host waits where it needs a value or a size:
+`.tolist()`, `.item()`, `nonzero`, `torch.where(mask)`, a mask as an index. First, both layers must give the
+same output and gradients. Width 64: the counts do not depend on the width.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "uniqu
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations by name, and those among them that wait for the device."""
+    """Counts operations by name, and those that wait for the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Launches(TorchDispatchMode):
 
 
 class _Lists(TorchFunctionMode):
-    """On the CPU `.tolist()` dispatches nothing."""
+    """Counts `.tolist()`, which dispatches nothing on the CPU."""
 
     def __init__(self, waits: Counter[str]) -> None:
         self.waits = waits
@@ -80,7 +80,7 @@ def _unknown_length(func: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def layers(n_expert: int) -> dict[str, Callable[[Tensor], Tensor]]:
-    """LitGPT's layer and ours by both ways to multiply, with the same weights."""
+    """LitGPT's layer and litmoe's with each backend, all with the same weights."""
     torch.manual_seed(0)
     config = Config(
         n_embd=64,
@@ -110,7 +110,7 @@ def layers(n_expert: int) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def counts(layer: Callable[[Tensor], Tensor], tokens: int) -> tuple[Launches, Launches, Tensor, Tensor]:
-    """Of the forward and of the backward; and the output and the input's gradient."""
+    """Counts of the forward and of the backward pass; and the output and the input's gradient."""
     x_BTD = torch.randn(1, tokens, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     forward, backward = Launches(), Launches()
     with forward:
@@ -126,12 +126,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=2048)
-    words = parser.parse_args()
-    found = {name: counts(layer, words.tokens) for name, layer in layers(words.experts).items()}
+    args = parser.parse_args()
+    found = {name: counts(layer, args.tokens) for name, layer in layers(args.experts).items()}
     for name in ("loop", "grouped"):
         for ours, theirs in zip(found[name][2:], found["LitGPT"][2:], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-    print(f"{words.experts} experts, top-2, {words.tokens} tokens; one layer, operations and waits")
+    print(f"{args.experts} experts, top-2, {args.tokens} tokens; one layer, operations and waits")
     print("| layer | forward | waits | backward | waits | both | waits |")
     print("|---|---|---|---|---|---|---|")
     for name, (forward, backward, *_) in found.items():

@@ -1,10 +1,10 @@
-"""What the training loop costs besides the model: waiting for data, and figures, files and lines.
+"""What the training loop costs besides the model: waiting for data, and recording figures.
 
     python benchmarks/loop_overhead.py [--steps 40]
 
-The tiny preset on the built-in text, with 0, 1 and 2 reader threads, a process each. The pieces of the loop are
-called as the loop calls them for a step without a checkpoint, and every step is logged; the preset itself logs
-every tenth. Goals: less than 1 % of the step each.
+The tiny preset on the built-in text, with 0, 1 and 2 reader threads, each in its own process. The parts of the
+loop are called as the loop calls them for a step without a checkpoint, and every step is logged (the preset
+logs every tenth). Goal: each costs less than 1 % of a step.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def rows(steps: int = 40, out_dir: Path | None = None) -> list[Row]:
 
 
 class _Timed:
-    """Batches, and how long each kept the loop waiting."""
+    """Passes batches through, and sums up the time spent waiting for them."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self.batches, self.seconds = batches, 0.0
@@ -122,12 +122,12 @@ def main() -> None:
     parser.add_argument("variant", nargs="*", help="folder and number of threads, to measure in this process")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--out-dir", type=Path)
-    words = parser.parse_args()
-    if words.variant:
-        folder, workers = words.variant
-        report(measure(Path(folder), int(workers), words.steps))
+    args = parser.parse_args()
+    if args.variant:
+        folder, workers = args.variant
+        report(measure(Path(folder), int(workers), args.steps))
     else:
-        print(table(rows(words.steps, words.out_dir)))
+        print(table(rows(args.steps, args.out_dir)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The loss of a large vocabulary: 2048 tokens, 50,257 words, width 768; forward and backward.
+"""The loss head with a large vocabulary: 2048 tokens, vocabulary 50,257, width 768; forward and backward.
 
     python benchmarks/loss_head.py [--repeats 1] [--iterations 3] [--bf16]
 
-Ours (``litmoe.model.loss.linear_cross_entropy``) against plain logits with ``F.cross_entropy``, against torch's
-``F.linear_cross_entropy`` where there is one, and against the three bare matrix products; one process and one
-thread per variant. Memory is the peak of the process above what it had with inputs, gradients and a first small
-call done (Linux and macOS). Loss and gradient must be equal. bf16 is left out where the CPU has no instructions
-for it.
+``litmoe.model.loss.linear_cross_entropy`` against plain logits with ``F.cross_entropy``, against torch's
+``F.linear_cross_entropy`` where this torch has one, and against the three bare matrix products. Each variant
+has its own process with one thread. Memory is the peak of the process above its size with inputs, gradients and
+one small call behind it (Linux and macOS). Losses and gradients must be equal. bf16 is skipped where the CPU
+has no instructions for it.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from expert_layer import _cpu_has_bf16
-from measuring import Row, clock, interleaved, report, table, variant
+from measuring import Row, clock, cpu_has_bf16, interleaved, report, table, variant
 from torch import Tensor
 
 from litmoe.model.loss import linear_cross_entropy
@@ -31,7 +30,7 @@ def rows(repeats: int = 1, iterations: int = 3, bf16: bool = False) -> list[Row]
     peers = {"plain": "plain logits", "products": "bare products"}
     if hasattr(F, "linear_cross_entropy"):
         peers["torch"] = "F.linear_cross_entropy"
-    for dtype in ("fp32", "bf16") if bf16 or _cpu_has_bf16() else ("fp32",):
+    for dtype in ("fp32", "bf16") if bf16 or cpu_has_bf16() else ("fp32",):
         sides = {
             side: partial(variant, __file__, side, dtype, "--iterations", str(iterations), threads=1)
             for side in ("ours", *peers)
@@ -42,7 +41,7 @@ def rows(repeats: int = 1, iterations: int = 3, bf16: bool = False) -> list[Row]
         for side in set(peers) - {"products"}:
             for name in ("loss", "gradient"):
                 assert abs(results[side][name] - ours[name]) <= close * abs(ours[name]), (
-                    f"{side}: another {name}"
+                    f"{side}: the {name} differs"
                 )
         for side, name in peers.items():
             found.append(Row(f"loss head, {dtype}", ours["ms"], results[side]["ms"], name, "ms"))
@@ -54,7 +53,7 @@ def rows(repeats: int = 1, iterations: int = 3, bf16: bool = False) -> list[Row]
 
 
 def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
-    """Median milliseconds after the first call, peak MiB, and what proves the sides equal."""
+    """Median milliseconds after the first call, peak MiB, and figures that must agree between the variants."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype_name]
     torch.manual_seed(0)
     x_TD = torch.randn(TOKENS, WIDTH).to(dtype).requires_grad_()
@@ -63,7 +62,7 @@ def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
     run = {"ours": _ours, "plain": _plain, "torch": _torch, "products": _products}[side]
     run(x_TD[:8].detach().requires_grad_(), w_VD[:64].detach().requires_grad_(), targets_T[:8] % 64)
     x_TD.grad, w_VD.grad = torch.zeros_like(x_TD), torch.zeros_like(w_VD)
-    x_TD.grad.fill_(0.0), w_VD.grad.fill_(0.0)  # touched, so that it is counted as there
+    x_TD.grad.fill_(0.0), w_VD.grad.fill_(0.0)  # touched, so that these pages count as present already
     seconds, proof, extra = [], {}, 0.0
     for number in range(iterations + 1):
         before = _peak()
@@ -95,7 +94,7 @@ def _torch(x_TD: Tensor, w_VD: Tensor, targets_T: Tensor) -> float:
 
 
 def _products(x_TD: Tensor, w_VD: Tensor, targets_T: Tensor) -> float:
-    """Chunk by chunk as ours, so that both have matrices of the same shapes."""
+    """In chunks like litmoe's, so that both multiply matrices of the same shapes."""
     dw_VD = torch.zeros_like(w_VD)
     with torch.no_grad():
         for x_CD in x_TD.split(256):
@@ -106,7 +105,7 @@ def _products(x_TD: Tensor, w_VD: Tensor, targets_T: Tensor) -> float:
 
 
 def _peak() -> float:
-    """Most memory that this process has had so far, MiB; 0 where the system does not say."""
+    """Peak memory of this process so far, MiB; 0 where the system does not report it."""
     if sys.platform == "win32":
         return 0.0
     import resource
@@ -120,11 +119,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
-    words = parser.parse_args()
-    if words.variant:
-        report(measure(*words.variant, words.iterations))
+    args = parser.parse_args()
+    if args.variant:
+        report(measure(*args.variant, args.iterations))
     else:
-        print(table(rows(words.repeats, words.iterations, words.bf16)))
+        print(table(rows(args.repeats, args.iterations, args.bf16)))
 
 
 if __name__ == "__main__":

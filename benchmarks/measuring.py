@@ -1,6 +1,6 @@
 """What all benchmarks share: variants in processes of their own, medians of interleaved runs, and a table.
 
-A benchmark prints its rows as a table; ``performance.py`` gathers those of all into ``docs/PERFORMANCE.md``.
+A benchmark prints its rows as a table; ``performance.py`` collects all tables in ``docs/PERFORMANCE.md``.
 """
 
 import json
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 _RESULT = "result: "
 
 clock = time.process_time
-"""What variants with one thread are timed with: the seconds that they had a processor. On an idle machine those of
-the wall, and on a busy one still nearly those."""
+"""Times variants with one thread, in seconds of CPU time: equal to wall-clock time on an idle machine, and nearly
+unchanged on a busy one."""
 
 SMALL_MODEL = {
     "n_embd": 128,
@@ -35,47 +37,52 @@ SMALL_MODEL = {
     "parallel_residual": False,
     "rotary_percentage": 1.0,
 }
-"""The layers of a model that takes seconds; length, vocabulary and number of layers are each benchmark's own."""
+"""A model that trains in seconds; each benchmark adds length, vocabulary and number of layers."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of a benchmark, ours and the peer's."""
+    """One figure of a benchmark, litmoe's and the peer's."""
 
     figure: str
     ours: float
     peer: float | None = None
-    """None: there is nothing to compare with, only a limit to keep."""
+    """None: no peer, only a limit to keep."""
     peer_name: str = "LitGPT"
     unit: str = ""
     more_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the peer: above 1 ours is faster, or smaller."""
+        """How many times better than the peer: above 1, litmoe is faster or smaller."""
         if not self.peer or not self.ours:
             return None
         return self.ours / self.peer if self.more_is_better else self.peer / self.ours
 
 
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has instructions for bf16; without them its products are ten times slower than in fp32."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def report(result: Mapping[str, Any]) -> None:
-    """What a variant's process has measured, for :func:`variant` in the process that started it."""
+    """Print what a variant's process measured, for :func:`variant` in the parent process."""
     print(_RESULT + json.dumps(result), flush=True)
 
 
-def variant(script: str, *words: str, threads: int | None = None, timeout: float = 900) -> dict[str, Any]:
-    """Run ``python script words...`` in a fresh process and return what it reports.
+def variant(script: str, *args: str, threads: int | None = None, timeout: float = 900) -> dict[str, Any]:
+    """Run ``python script args...`` in a new process and return what it reports.
 
-    A process of its own, because memory pools, primitive caches and compiled code of one variant change the next.
+    Memory pools, primitive caches and compiled code of one variant would change the next in the same process.
 
     Raises:
-        RuntimeError: the process failed; with the end of what it said.
+        RuntimeError: the process failed; with the end of its stderr.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     done = subprocess.run(
-        [sys.executable, script, *words],
+        [sys.executable, script, *args],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -84,7 +91,7 @@ def variant(script: str, *words: str, threads: int | None = None, timeout: float
     )
     results = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
     if done.returncode or not results:
-        raise RuntimeError(f"{Path(script).name} {' '.join(words)}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{Path(script).name} {' '.join(args)}:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(results[-1].removeprefix(_RESULT))
     return found
 
@@ -92,9 +99,9 @@ def variant(script: str, *words: str, threads: int | None = None, timeout: float
 def interleaved(
     variants: Mapping[str, Callable[[], Mapping[str, Any]]], repeats: int
 ) -> dict[str, dict[str, Any]]:
-    """Every variant ``repeats`` times in turn; the median of each number, and the last of anything else.
+    """Run all variants in turn, ``repeats`` times; the median of each number, and the last of anything else.
 
-    In turn, so that a machine which grows slower grows slower for all.
+    In turn, so that a machine that slows down does so for all variants.
     """
     seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in variants}
     for _ in range(repeats):
@@ -112,7 +119,7 @@ def _median(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, which reads well on a terminal too."""
+    """The rows as a Markdown table that is readable on a terminal too."""
     cells = [["figure", "litmoe", "peer", "", "times better"]]
     for row in rows:
         peer = "" if row.peer is None else number(row.peer, row.unit)
@@ -127,6 +134,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Three figures, and the unit."""
+    """A number with three significant digits and its unit."""
     digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{digits} {unit}".strip()

@@ -1,11 +1,11 @@
-"""What recomputing and the step inside the backward save and cost: peak memory and time of a step, on the CPU.
+"""What recomputing and the step inside backward save and cost: peak memory and time of a step, on the CPU.
 
     python benchmarks/memory.py [--repeats 3]        (Linux and macOS: it reads the process's peak memory)
 
-A model of 39 M parameters (6 layers, width 256, 8 experts of 1,024, top-2, fp32) takes steps of 1,024 tokens with
-SGD, every variant in a process of its own; all must come to the same loss, to the bit. Peak is what the process
-needed at most, less what it needed before the first step (156 MB of weights). A second table has what autograd
-keeps of one layer of the model in model_config.yaml for 2,048 tokens, from a forward of 256.
+A model of 39 M parameters (6 layers, width 256, 8 experts of 1,024, top-2, fp32) makes steps of 1,024 tokens
+with SGD, each variant in its own process; all losses must be equal to the bit. The peak is that of the process
+above its size before the first step (156 MB of weights). A second table shows what autograd keeps for one layer
+of the model in model_config.yaml and 2,048 tokens, extrapolated from a forward pass of 256.
 """
 
 import argparse
@@ -31,17 +31,19 @@ VARIANTS = {
     "recompute: experts": ("experts", False),
     "recompute: blocks": ("blocks", False),
     "step_in_backward": ("none", True),
-    "both of the last": ("blocks", True),
+    "recompute: blocks and step_in_backward": ("blocks", True),
 }
 STEPS = 3
 
 
 def peak_bytes() -> int:
+    """Peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def measure(name: str) -> dict[str, Any]:
+    """Peak bytes above the start, median seconds of a step, and the last loss."""
     recompute, in_backward = VARIANTS[name]
     config = Config(
         block_size=256,
@@ -65,7 +67,7 @@ def measure(name: str) -> dict[str, Any]:
     initialize(model, seed=0)
     model.set_recompute(recompute)
     objective = Objective(model)
-    # without moments, which are the same for all variants
+    # SGD: no moments, which would be the same for all variants
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if in_backward:
         StepInBackward(optimizer)
@@ -103,7 +105,7 @@ def kept_of_a_layer(recompute: str, dtype: torch.dtype) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            # all tokens alike go to the same two experts: no rows of padding, which bf16 has on a CPU only
+            # equal tokens all go to the same two experts: no padding rows, which only bf16 on a CPU has
             hidden_BTD, _ = model.hidden(torch.zeros(1, tokens, dtype=torch.int64))
         del hidden_BTD
         kept.append(sum(saved.values()))
@@ -114,12 +116,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("variant", nargs="?", choices=VARIANTS, help="measured in this process")
     parser.add_argument("--repeats", type=int, default=3)
-    words = parser.parse_args()
-    if words.variant:
-        report(measure(words.variant))
+    args = parser.parse_args()
+    if args.variant:
+        report(measure(args.variant))
         return
     sides = {name: partial(variant, __file__, name, threads=1) for name in VARIANTS}
-    found = interleaved(sides, words.repeats)
+    found = interleaved(sides, args.repeats)
     assert len({row["loss"] for row in found.values()}) == 1, "the losses differ"
     whole = found["as it is"]
     print("| | peak of a step | saved | time of a step |")

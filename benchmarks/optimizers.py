@@ -1,12 +1,12 @@
-"""Optimizers on one small model and the built-in stories: bytes, time of an update, and what is learned.
+"""Optimizers on one small model and the built-in stories: bytes, time of an update, and losses.
 
     python benchmarks/optimizers.py [--repeats 3] [--steps 60] [--lr 0.003]
 
-A model of 3.0 M parameters is trained for 60 steps of 1,024 tokens, every optimizer in a process of its own and
-from the same weights on the same text; before that, our AdamW in fp32 must have come to the weights of torch's, to
-the bit. Bytes are those of the state's tensors; of the training loss the mean of the last ten steps is taken.
-The time of an update is a median of interleaved ones in one process, on the same parameters with the same
-gradients, as a multiple of torch's fused AdamW in fp32.
+A model of 3.0 M parameters is trained for 60 steps of 1,024 tokens, each optimizer in its own process, from the
+same weights and on the same text. First, litmoe's AdamW in fp32 must give the weights of torch's, to the bit.
+Bytes are those of the state's tensors; the training loss is the mean of the last ten steps. Update times are
+medians of interleaved updates in one process, on the same parameters and gradients, in multiples of torch's
+fused AdamW in fp32.
 """
 
 import argparse
@@ -58,6 +58,7 @@ VARIANTS = [
 
 
 def prepare_data(data: Path) -> None:
+    """2,000 of the built-in stories, and a tokenizer of 1,024 tokens."""
     prepare(
         PrepareConfig(
             source=["sample"],
@@ -73,6 +74,7 @@ def prepare_data(data: Path) -> None:
 
 
 def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: int, lr: float) -> Run:
+    """A run of one variant, ready for its first step."""
     settings = {
         "model_config": MODEL,
         "out_dir": str(data / "out"),
@@ -100,7 +102,7 @@ def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: i
 def measure(
     data: Path, precision: str, optimizer: str, rounding: str, steps: int, lr: float
 ) -> dict[str, Any]:
-    """One variant, in this process."""
+    """Train one variant in this process: losses, and bytes per parameter."""
     run = make_run(data, precision, optimizer, rounding, steps, lr)
     losses = []
     for step in range(steps):
@@ -123,7 +125,7 @@ def measure(
 
 
 def update_times(rounds: int = 9) -> dict[str, float]:
-    """Of every variant, as a multiple of the first one's."""
+    """The update time of each variant, as a multiple of the first one's."""
     torch.set_num_threads(1)
     optimizers, seconds = {}, {}
     for precision, name, rounding in VARIANTS:
@@ -147,7 +149,7 @@ def update_times(rounds: int = 9) -> dict[str, float]:
 
 
 def check_adamw() -> None:
-    """Ours in fp32 is torch's to the bit, on parameters of many sizes."""
+    """litmoe's AdamW in fp32 gives torch's weights to the bit, on parameters of several sizes."""
     ours, theirs = ([torch.nn.Parameter(torch.ones(n)) for n in (7, 4096, 600_000)] for _ in range(2))
     own = AdamW(ours, lr=0.01)
     torchs = torch.optim.AdamW(theirs, lr=0.01, foreach=False, fused=False)
@@ -157,7 +159,7 @@ def check_adamw() -> None:
             b.grad = a.grad.clone()
         own.step()
         torchs.step()
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "AdamW is not torch's"
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "AdamW differs from torch's"
 
 
 def main() -> None:
@@ -168,20 +170,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lr", type=float, default=0.003)
-    words = parser.parse_args()
-    if words.variant:
-        data, precision, optimizer, rounding = words.variant
-        report(measure(Path(data), precision, optimizer, rounding, words.steps, words.lr))
+    args = parser.parse_args()
+    if args.variant:
+        data, precision, optimizer, rounding = args.variant
+        report(measure(Path(data), precision, optimizer, rounding, args.steps, args.lr))
         return
     check_adamw()
     with tempfile.TemporaryDirectory() as folder:
         prepare_data(Path(folder))
-        more = [f"--steps={words.steps}", f"--lr={words.lr}"]
+        more = [f"--steps={args.steps}", f"--lr={args.lr}"]
         sides = {" ".join(v): partial(variant, __file__, folder, *v, *more, threads=1) for v in VARIANTS}
-        found = interleaved(sides, words.repeats)
+        found = interleaved(sides, args.repeats)
     for precision in ("32-true", "bf16-true"):
         firsts = {round(row["first"], 6) for name, row in found.items() if name.startswith(precision)}
-        assert len(firsts) == 1, f"{precision}: the optimizers did not begin alike: {firsts}"
+        assert len(firsts) == 1, f"{precision}: the optimizers did not start from the same loss: {firsts}"
     times = update_times()
     print(
         "| precision, optimizer | state | with weight and gradient | update | train loss | validation loss |"

@@ -1,9 +1,9 @@
-"""All benchmarks in one go, into the table of docs/PERFORMANCE.md.
+"""Run all benchmarks and write their tables into docs/PERFORMANCE.md.
 
     python benchmarks/performance.py [--only startup decode ...] [--repeats 1]
 
-Rewrites the part of the page between its two marks, with the machine and the date; what is written below by hand
-stays. With `--only` the rows of the other benchmarks stay as they are.
+Rewrites the part of the page between its two marks, with machine and date; the text around it stays. With `--only`
+the tables of the other benchmarks stay as they are.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BEGIN, END = "<!-- measured: benchmarks/performance.py -->", "<!-- end of what w
 
 
 def section(name: str, repeats: int) -> str:
-    """A benchmark's heading, table, and when and where it was measured."""
+    """A benchmark's heading, its table, and when and on which machine it ran."""
     module = importlib.import_module(name)
     rows = module.rows() if name == "loop_overhead" else module.rows(repeats)
     where = f"{platform.system()}, {_processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
@@ -38,7 +38,7 @@ def section(name: str, repeats: int) -> str:
 
 
 def write(sections: dict[str, str]) -> None:
-    """Put the sections into the page, each in the place of the one before."""
+    """Put the sections into the page, each in place of its predecessor."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     measured, after = rest.split(END)
@@ -68,9 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     parser.add_argument("--repeats", type=int, default=1)
-    words = parser.parse_args()
-    for name in words.only:
-        done = section(name, words.repeats)
+    args = parser.parse_args()
+    for name in args.only:
+        done = section(name, args.repeats)
         print(done, flush=True)
         write({name: done})
 

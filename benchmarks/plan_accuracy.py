@@ -1,10 +1,10 @@
-"""How near `litmoe plan` comes to the memory that a step really takes: 40 configurations, on the CPU.
+"""How close `litmoe plan` comes to the memory of a real step: 40 configurations, on the CPU.
 
-    python benchmarks/plan_accuracy.py [--only WORD]
+    python benchmarks/plan_accuracy.py [--only TEXT]
 
-For each, a real step of training on random tokens under torch's profiler, which sees every allocation and release.
-Beside its peak, weights and optimizer included, stands what the plan foresees without allocating anything. Exits
-with 1 if any is more than 5 % off.
+For each, a real training step on random tokens runs under torch's profiler, which sees every allocation and
+release. Its peak, weights and optimizer included, is compared with the plan's estimate, for which nothing is
+allocated. Exits with 1 if any estimate is off by more than 5 %.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def configuration(
 
 
 def allocated(config: TrainConfig) -> int:
-    """The most bytes in use in the second step, all that is held between steps included."""
+    """Peak bytes in use in the second step, with everything that is held between steps."""
     model_config, seq_length = model_and_length(config)
     fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
     text = RandomText((config.train.micro_batch_size, seq_length), model_config.vocab_size)
@@ -100,10 +100,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="configurations with this word in their line")
+    parser.add_argument("--only", default="", help="only configurations whose line contains this text")
     args = parser.parse_args()
     errors = []
-    print(f"{'configuration':<78}{'MB':>8}{'foreseen':>10}{'error':>8}")
+    print(f"{'configuration':<78}{'MB':>8}{'estimate':>10}{'error':>8}")
     for case in CASES:
         model, windows, length, micro_batches, *rest = case
         others = " ".join(f"{key}={value}" for part in case[-1].values() for key, value in part.items())

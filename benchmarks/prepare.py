@@ -1,12 +1,13 @@
-"""Megabytes of text per second made into tokens, against LitGPT's ``TextFiles`` on the same files.
+"""Megabytes of text tokenized per second, against LitGPT's ``TextFiles`` on the same files.
 
     python benchmarks/prepare.py [--repeats 1] [--text FOLDER]
 
-One large file, and the same documents as a file each. The text is the built-in sample (5.4 MB, 8,552 documents) or
-the .txt files of a folder, the tokenizer one of 4,096 tokens trained on it. Measured is the call that makes the
-training store, without imports; ours is ``ensure_store``, LitGPT's ``TextFiles.prepare_data``. Our tokens must be
-those of the ``tokenizers`` library, whose own speed (the same documents in batches, nothing else) is the limit;
-LitGPT's must be as many within 2 %, for it treats the ends of documents differently.
+One large file, and the same documents in one file each. The text is the built-in sample (5.4 MB, 8,552
+documents) or the .txt files of a folder; the tokenizer has 4,096 tokens and is trained on it. The call that
+makes the training store is timed, without imports: litmoe's ``ensure_store``, LitGPT's
+``TextFiles.prepare_data``. litmoe's tokens must equal those of the ``tokenizers`` library, which is timed alone
+as well (the same documents in batches). LitGPT treats the ends of documents differently: its number of tokens
+must agree within 2 %.
 """
 
 import argparse
@@ -33,7 +34,7 @@ TIMEOUT = 600
 
 
 def rows(repeats: int = 1, text: Path | None = None) -> list[Row]:
-    """MB per second for one large and many small files, ours, LitGPT's and the library's alone."""
+    """MB per second for one large file and many small ones: litmoe, LitGPT, and the library alone."""
     found = []
     with tempfile.TemporaryDirectory(prefix="litmoe-prepare-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -44,7 +45,7 @@ def rows(repeats: int = 1, text: Path | None = None) -> list[Row]:
                 for side in ("ours", "litgpt", "library")
             }
             medians = interleaved(sides, repeats)
-            assert medians["ours"]["ids"] == medians["library"]["ids"], "other tokens than the library's"
+            assert medians["ours"]["ids"] == medians["library"]["ids"], "the tokens differ from the library's"
             assert math.isclose(medians["ours"]["tokens"], medians["litgpt"]["tokens"], rel_tol=0.02)
             speeds = {side: megabytes / result["seconds"] for side, result in medians.items()}
             figure = f"prepare, {shape} of {megabytes:.1f} MB"
@@ -56,7 +57,7 @@ def rows(repeats: int = 1, text: Path | None = None) -> list[Row]:
 
 
 def measure(side: str, folder: Path, shape: str) -> dict[str, Any]:
-    """Seconds of one preparation, the peak memory it added, and what is in it."""
+    """Seconds of one preparation, its number of tokens, and a hash of the ids where they are compared."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder, ignore_cleanup_errors=True) as name:
         scratch = Path(name)
         text = scratch / "text"
@@ -80,14 +81,14 @@ def _ours(text: Path, tokenizer_dir: Path, store_dir: Path) -> tuple[float, int,
 
 
 def _litgpt(text: Path, tokenizer_dir: Path, scratch: Path) -> tuple[float, int, str | None]:
-    # LitData empties its cache folders, which lie in the system's temporary folder if nobody says otherwise.
+    # LitData empties its cache folders, by default in the system's temporary folder.
     os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(scratch / "cache")
     os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(scratch / "data")
-    import litdata  # noqa: F401  an import that prepare_data would do
+    import litdata  # noqa: F401  prepare_data would import it within the measured time
     from litgpt import Tokenizer
     from litgpt.data import TextFiles
 
-    (text / "val").mkdir()  # a folder that is there counts as prepared: only training text is measured
+    (text / "val").mkdir()  # LitGPT takes an existing folder as prepared: only the training text is measured
     module = TextFiles(train_data_path=text, val_data_path=text, num_workers=1)
     module.connect(tokenizer=Tokenizer(tokenizer_dir), batch_size=1, max_seq_length=256)
     start = time.perf_counter()
@@ -121,15 +122,15 @@ def _digest(ids: np.ndarray) -> str:
 
 
 def _write_texts(folder: Path, source: Path | None) -> float:
-    """The text in both shapes, and a tokenizer; returns its megabytes."""
-    words = PrepareConfig(
+    """Write the text in both forms, and train a tokenizer; the megabytes of the text."""
+    settings = PrepareConfig(
         source=["sample"] if source is None else [str(source)],
         data_dir=folder / "prepared",
         tokenizer="train",
         tokenizer_dir=folder / "tokenizer",
         progress=False,
     )
-    prepare(words, say=lambda _: None)
+    prepare(settings, say=lambda _: None)
     text = "".join(p.read_text(encoding="utf-8") for p in sorted((folder / "prepared/train").glob("*.txt")))
     for shape in ("one file", "many files"):
         (folder / shape).mkdir()
@@ -146,13 +147,13 @@ def main() -> None:
     parser.add_argument("variant", nargs="*", help="side, folder and shape, to measure in this process")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--text", type=Path)
-    words = parser.parse_args()
-    if words.variant:
-        side, folder, shape = words.variant
+    args = parser.parse_args()
+    if args.variant:
+        side, folder, shape = args.variant
         report(measure(side, Path(folder), shape))
     else:
-        print(table(rows(words.repeats, words.text)))
+        print(table(rows(args.repeats, args.text)))
 
 
-if __name__ == "__main__":  # LitData starts processes, which import this file
+if __name__ == "__main__":  # LitData starts processes that import this file
     main()

@@ -1,15 +1,15 @@
 """Whether the MoE-200M model trains in 6 GB: every allocation of a real step of the preset, counted.
 
-    uv run python benchmarks/six_gigabytes.py [--layers N] [--vram 5.5] [--recompute none]
+    python benchmarks/six_gigabytes.py [--layers N] [--vram 5.5] [--recompute none]
 
-A step of `configs/moe-200m-6gb.yaml` at full size is done on the CPU, with real weights and random tokens:
-one micro-batch of 2,048 tokens, with the gradients of earlier micro-batches there already, and the update. Every
-storage is counted from its birth to its end (`MemoryTrace`, which `plan_accuracy.py` checks by torch's allocator).
-The plan's prediction stands beside it, and what CUDA itself takes is added. Exits with 1 if that is more than
-`--vram`.
+A step of `configs/moe-200m-6gb.yaml` runs at full size on the CPU, with real weights and random tokens: one
+micro-batch of 2,048 tokens, with gradients of earlier micro-batches present, and the update. Every storage is
+counted from allocation to release (`MemoryTrace`, which `plan_accuracy.py` checks against torch's allocator)
+and compared with the plan's estimate; the memory that CUDA itself takes is added. Exits with 1 if the total
+exceeds `--vram`.
 
-The products of bf16 matrices are worked out in fp32 and rounded: the same memory outside of the operator, and
-minutes instead of hours on a CPU without instructions for bf16. `--layers 2` is a trial.
+Products of bf16 matrices are computed in fp32 and rounded: the memory outside the operator is the same, and a
+CPU without bf16 instructions needs minutes instead of hours. `--layers 2` is a quick trial.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from litmoe.training.setup import assemble, model_and_length
 
 
 class ProductsInFp32(TorchDispatchMode):
-    """Multiplies bf16 matrices in fp32, within the operator."""
+    """Computes products of bf16 matrices in fp32, inside the operator."""
 
     PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.linear)
 
@@ -87,15 +87,15 @@ def main() -> int:
     print(
         f"{sum(p.numel() for p in run.gpt.parameters()):,} parameters, {size[0]} x {size[1]} tokens, ", end=""
     )
-    print(f"{time.perf_counter() - started:.0f} s; most memory in {moment} (foreseen: {foreseen.moment})\n")
-    print(f"{'MB':<32}{'traced':>10}{'foreseen':>10}")
+    print(f"{time.perf_counter() - started:.0f} s; most memory in {moment} (estimate: {foreseen.moment})\n")
+    print(f"{'MB':<32}{'traced':>10}{'estimate':>10}")
     for part in dict(traced.most_common()) | foreseen.parts:
         print(f"{part:<32}{traced[part] / 1e6:>10.1f}{foreseen.parts.get(part, 0) / 1e6:>10.1f}")
     print(f"{'storages':<32}{traced.total() / 1e6:>10.1f}{foreseen.total / 1e6:>10.1f}")
     print(f"{'CUDA context and libraries':<32}{FRAMEWORK / 1e6:>10.1f}  (assumed)")
     total = (traced.total() + FRAMEWORK) / 1e9
     print(f"{'in all':<32}{total * 1e3:>10.1f}  of {args.vram * 1e3:.0f}")
-    print("\nmost memory in every moment, MB")
+    print("\npeak of each phase of the step, MB")
     for name, parts in moments.items():
         print(f"  {name:<40}{parts.total() / 1e6:>10.1f}")
     return 0 if total <= args.vram else 1

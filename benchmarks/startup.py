@@ -1,16 +1,16 @@
-"""Time from a command to its first training step, and to its help.
+"""Time from a command to its first training step, and to its help text.
 
     python benchmarks/startup.py [--repeats 3]
 
-``litmoe train --preset tiny`` against ``litgpt pretrain`` with the dense model of the same sizes (LitGPT 0.5.13
-cannot start an MoE with torch 2.15: it counts FLOPs on the meta device), the same text and tokenizer, both with
-their data prepared beforehand. LitGPT compiles its model unconditionally; the compiler's caches are warm.
-Both print a line for the first step, which ends the measurement. Python's bytecode is cached, as it is for
-whoever runs a command a second time.
+``litmoe train --preset tiny`` against ``litgpt pretrain`` with a dense model of the same sizes (LitGPT 0.5.13
+cannot start an MoE with torch 2.15: it counts FLOPs on the meta device), the same text and tokenizer, and the
+data of both prepared beforehand. LitGPT always compiles its model; the compiler's caches are warm. The line
+that each prints for its first step ends the measurement. Python's bytecode is cached, as in every run but the
+first.
 
-Each runs in an environment with no more than its own requirements (made of links into this one; needs symbolic
-links), because Lightning imports torchmetrics, and that whatever it knows and finds: torchvision, SciPy,
-Transformers. ``--everything`` measures in this environment as it is.
+Each runs in an environment with only its own requirements (made of symbolic links into this one), because
+Lightning imports torchmetrics, which imports torchvision, SciPy and Transformers where they are installed.
+``--everything`` measures in this environment as it is.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from litmoe.data.prepare import prepare
 
 
 def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
-    """Seconds to the first step, ours and LitGPT's, and to the help of ours."""
+    """Seconds to the first step, litmoe's and LitGPT's, and to litmoe's help."""
     with tempfile.TemporaryDirectory(prefix="litmoe-startup-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         _prepare(folder)
@@ -48,7 +48,9 @@ def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
                 requirements = tomllib.load(file)["project"]["dependencies"]
             ours_python = linked_environment(folder / "ours", requirements)
             theirs_python = linked_environment(folder / "theirs", ["litgpt", "litdata"])
-        train = "-m litmoe.cli train --preset tiny --max-steps 1 --log-interval 1 --data-dir text --tokenizer-dir "
+        train = (
+            "-m litmoe train --preset tiny --max-steps 1 --log-interval 1 --data-dir text --tokenizer-dir "
+        )
         train += "tokenizer --sample.final 0 --eval.final_validation false --out-dir"
         ours = [str(ours_python), *train.split()]
         pretrain = f"-m litgpt pretrain --config {_litgpt_config(folder).name} --out_dir"
@@ -68,26 +70,26 @@ def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
             measure()  # fills the caches of bytecode, of the disk and of LitGPT's compiler
         medians = interleaved(to_step, repeats)
         to_help = {
-            words: lambda words=words: _seconds_of([str(ours_python), "-m", "litmoe", *words], environment)
-            for words in (("--help",), ("train", "--help"))
+            args: lambda args=args: _seconds_of([str(ours_python), "-m", "litmoe", *args], environment)
+            for args in (("--help",), ("train", "--help"))
         }
         helps = interleaved(to_help, repeats)
     return [
         Row("command to first step, tiny preset", medians["litmoe"]["s"], medians["litgpt"]["s"], unit="s"),
-        *(Row(f"`litmoe {' '.join(words)}`", helps[words]["s"], unit="s") for words in helps),
+        *(Row(f"`litmoe {' '.join(args)}`", helps[args]["s"], unit="s") for args in helps),
     ]
 
 
-def seconds_to(mark: str, words: Sequence[str], folder: Path, environment: dict[str, str]) -> float:
+def seconds_to(mark: str, args: Sequence[str], folder: Path, environment: dict[str, str]) -> float:
     """Seconds until a command prints ``mark``; the process is then ended.
 
     Raises:
-        RuntimeError: it ended without.
+        RuntimeError: it ended without printing that.
     """
     start = time.perf_counter()
     said = []
     with subprocess.Popen(
-        words,
+        args,
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -105,9 +107,9 @@ def seconds_to(mark: str, words: Sequence[str], folder: Path, environment: dict[
     raise RuntimeError("".join(said[-20:]))
 
 
-def _seconds_of(words: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
+def _seconds_of(args: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
     start = time.perf_counter()
-    subprocess.run(words, env=environment, check=True, capture_output=True)
+    subprocess.run(args, env=environment, check=True, capture_output=True)
     return {"s": time.perf_counter() - start}
 
 
@@ -124,7 +126,7 @@ def _prepare(folder: Path) -> None:
         ),
         say=lambda _: None,
     )
-    for side in ("train", "val"):  # LitGPT keeps its data below the text, under the names of our stores
+    for side in ("train", "val"):  # LitGPT keeps its data below the text, under the names of litmoe's stores
         (folder / "litgpt" / side).mkdir(parents=True)
         for path in (folder / "text" / side).glob("*.txt"):
             shutil.copy(path, folder / "litgpt" / side)
@@ -171,7 +173,7 @@ def _litgpt_config(folder: Path) -> Path:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Bytecode cached, and LitData kept away from the system's temporary folder, which it would empty."""
+    """Environment variables: bytecode is cached, and LitData does not empty the system's temporary folder."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "src"),
         "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
@@ -187,9 +189,9 @@ def _environment(folder: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--everything", action="store_true", help="in this environment as it is")
-    words = parser.parse_args()
-    print(table(rows(words.repeats, words.everything)))
+    parser.add_argument("--everything", action="store_true", help="measure in this environment as it is")
+    args = parser.parse_args()
+    print(table(rows(args.repeats, args.everything)))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     python benchmarks/training_step.py [--repeats 1] [--iterations 8] [--bf16]
 
-The model, window and micro-batch of the tiny preset, with random weights and random tokens, new every step, so
-that the experts' loads change as they do in training. Both sides have the same weights, precision, optimizer
-(``torch.optim.AdamW``, fused) and clipping, and LitGPT ``chunked_cross_entropy``; one process and one thread
-per variant. The losses of the first step must be equal. ``--compile`` of ours is a variant of its own, its
-compilation not counted.
+The model, window and micro-batch of the tiny preset, with random weights, and new random tokens in every step, so
+that the experts' loads change as in training. Both have the same weights, precision, optimizer
+(``torch.optim.AdamW``, fused) and clipping; LitGPT uses its ``chunked_cross_entropy``. Each variant has its own
+process with one thread. The losses of the first step must be equal. litmoe with ``--compile`` is a variant of its
+own; compilation is not counted.
 
-Where the CPU has no instructions for bf16, litmoe trains in fp32 when asked for bf16-mixed, which is LitGPT's
-default, and LitGPT does as asked: that is a row of its own there. ``--bf16`` has both multiply in bf16 there too.
+Where the CPU has no bf16 instructions, litmoe trains in fp32 when asked for bf16-mixed (LitGPT's default), while
+LitGPT does as asked: a row of its own there. ``--bf16`` makes both multiply in bf16 there too.
 """
 
 import argparse
@@ -19,9 +19,8 @@ from functools import partial
 
 import litgpt
 import torch
-from expert_layer import _cpu_has_bf16
 from litgpt.utils import chunked_cross_entropy
-from measuring import Row, clock, interleaved, report, table, variant
+from measuring import Row, clock, cpu_has_bf16, interleaved, report, table, variant
 from torch import Tensor
 
 from litmoe.config.files import load_train_config
@@ -32,25 +31,25 @@ BATCH = 4
 
 
 def rows(repeats: int = 1, iterations: int = 8, bf16: bool = False) -> list[Row]:
-    """Tokens per second of ours, plain and compiled, and of LitGPT."""
+    """Tokens per second of litmoe, plain and compiled, and of LitGPT."""
     found = []
-    for dtype in ("fp32", "bf16") if bf16 or _cpu_has_bf16() else ("fp32",):
-        words = (dtype, "--iterations", str(iterations))
+    for dtype in ("fp32", "bf16") if bf16 or cpu_has_bf16() else ("fp32",):
+        args = (dtype, "--iterations", str(iterations))
         sides = {
-            side: partial(variant, __file__, side, *words, threads=1)
+            side: partial(variant, __file__, side, *args, threads=1)
             for side in ("ours", "compiled", "litgpt")
         }
         results = interleaved(sides, repeats)
         close = 1e-4 if dtype == "fp32" else 1e-2
-        assert abs(results["ours"]["loss"] - results["litgpt"]["loss"]) < close, "another loss"
-        assert abs(results["ours"]["loss"] - results["compiled"]["loss"]) < close, "another loss"
+        assert abs(results["ours"]["loss"] - results["litgpt"]["loss"]) < close, "the losses differ"
+        assert abs(results["ours"]["loss"] - results["compiled"]["loss"]) < close, "the losses differ"
         for side, name in (("ours", ""), ("compiled", ", --compile")):
             figure = f"training step, tiny preset, {dtype}{name}"
             speeds = [results[which]["speed"] for which in (side, "litgpt")]
             found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
-        if dtype == "fp32" and not _cpu_has_bf16():
+        if dtype == "fp32" and not cpu_has_bf16():
             as_asked = variant(__file__, "litgpt", "bf16", "--iterations", "2", threads=1)
-            assert abs(results["ours"]["loss"] - as_asked["loss"]) < 1e-2, "another loss"
+            assert abs(results["ours"]["loss"] - as_asked["loss"]) < 1e-2, "the losses differ"
             speeds = [results["ours"]["speed"], as_asked["speed"]]
             figure = "training step, tiny preset, asked for bf16-mixed"
             found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
@@ -58,7 +57,7 @@ def rows(repeats: int = 1, iterations: int = 8, bf16: bool = False) -> list[Row]
 
 
 def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
-    """Tokens per second, the median over steps, and the cross-entropy of the first."""
+    """Median tokens per second over the steps, and the cross-entropy of the first step."""
     fields = load_train_config(preset="tiny").model_config
     assert isinstance(fields, dict)
     config = litgpt.Config(**fields)
@@ -110,12 +109,12 @@ def main() -> None:
     parser.add_argument("variant", nargs="*", help="side and type, to measure in this process")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=8)
-    parser.add_argument("--bf16", action="store_true", help="where the CPU has no instructions for it too")
-    words = parser.parse_args()
-    if words.variant:
-        report(measure(*words.variant, words.iterations))
+    parser.add_argument("--bf16", action="store_true", help="also where the CPU has no instructions for it")
+    args = parser.parse_args()
+    if args.variant:
+        report(measure(*args.variant, args.iterations))
     else:
-        print(table(rows(words.repeats, words.iterations, words.bf16)))
+        print(table(rows(args.repeats, args.iterations, args.bf16)))
 
 
 if __name__ == "__main__":

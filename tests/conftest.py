@@ -1,12 +1,12 @@
-"""What many tests stand on: a small prepared corpus, and a model that trains in seconds."""
+"""What many tests build on: a small prepared corpus, and a model that trains in seconds."""
 
 import os
 import sys
 
-# Two test processes on two cores: a second thread in each would only wait for the first. Before torch is imported.
+# Two test processes on two cores leave one core for each. Must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests start Python some thirty times: 8 seconds of imports with torch's bytecode at hand, 22 without.
+# Tests start Python some thirty times: imports take 8 seconds with torch's bytecode cached, 22 without.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -24,14 +24,14 @@ from litmoe.data.prepare import prepare
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a long test first: begun last, it would keep one core busy while the other has nothing to do."""
+    """Run files with a slow test first: last, they would keep one core busy while the other idles."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
 def plain_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python with what litmoe requires and no extras, to start commands in; this one where links are refused."""
+    """A Python with litmoe's requirements and no extras, for commands; this one where links are refused."""
     try:
         return str(linked_environment(tmp_path_factory.mktemp("plain") / "env", ["litmoe"]))
     except OSError:
@@ -58,7 +58,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(corpus: Path, out_dir: Path, words: Sequence[str], settings: dict[str, Any]) -> TrainConfig:
+def _config(corpus: Path, out_dir: Path, args: Sequence[str], settings: dict[str, Any]) -> TrainConfig:
     base = {
         **run_settings(corpus, out_dir, num_workers=1),
         "train": {
@@ -72,15 +72,15 @@ def _config(corpus: Path, out_dir: Path, words: Sequence[str], settings: dict[st
         "eval": {"interval": 4, "max_iters": 6},
         "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.003}},
     }
-    return parse(TrainConfig, words, merge([base, settings]), "test")
+    return parse(TrainConfig, args, merge([base, settings]), "test")
 
 
 @pytest.fixture
 def make_config(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """A training configuration of the small model; options and settings are laid over it."""
+    """Makes a training configuration of the small model from options and settings of a test."""
 
-    def make(*words: str, out_dir: str | None = None, **settings: Any) -> TrainConfig:
-        return _config(corpus, Path(out_dir or tmp_path / "out"), words, settings)
+    def make(*args: str, out_dir: str | None = None, **settings: Any) -> TrainConfig:
+        return _config(corpus, Path(out_dir or tmp_path / "out"), args, settings)
 
     return make
 
@@ -90,5 +90,5 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The final checkpoint of the small model after 80 steps."""
     from litmoe.training.loop import train
 
-    words = ["--max-steps=80", "--train.save_interval=null", "--eval.max_iters=100000"]
-    return train(_config(corpus, tmp_path_factory.mktemp("trained"), words, {})).checkpoint
+    args = ["--max-steps=80", "--train.save-interval=null", "--eval.max-iters=100000"]
+    return train(_config(corpus, tmp_path_factory.mktemp("trained"), args, {})).checkpoint

@@ -1,7 +1,7 @@
-"""Inputs from outside, of any shape: they work, or are refused in one line.
+"""Inputs from outside, however malformed: they work, or are refused in one line.
 
 Whatever is read (settings, text, tokenizers, checkpoints), the only outcomes are success and a ``LitMoEError`` of
-one line: no other exception, no hang, no file outside the folder that was named, no code that runs.
+one line: no other exception, no hang, no file outside the named folder, no foreign code executed.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from litmoe.model.config import load_model_config
 from litmoe.optim.build import make_optimizer
 from litmoe.training.loop import train
 
-SECONDS = 20  # for what takes milliseconds: a bound that only a hang exceeds, on a machine under any load
+SECONDS = 20  # for what takes milliseconds: only a hang exceeds it, however busy the machine is
 
 quick = settings(
     max_examples=60,
@@ -45,7 +45,7 @@ few = settings(quick, max_examples=25)
 
 
 def outcome(job: Callable[[], Any]) -> str | None:
-    """None for success, or the one line that refused it."""
+    """None on success, or the line that refused the input."""
     started = time.monotonic()
     try:
         job()
@@ -104,7 +104,7 @@ values = st.recursive(
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names as sections; a value that stands where a section is needed wins or loses by its order."""
+    """Dotted names as sections; where a value and a section collide, the later one wins."""
     result: dict[str, Any] = {}
     for name, value in flat.items():
         *sections, last = name.split(".")
@@ -195,18 +195,18 @@ def test_odd_yaml_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: s
         outcome(lambda: load_model_config(file))
 
 
-words = st.one_of(
+args = st.one_of(
     st.sampled_from([f"--{name}" for name in NAMES]),
     st.sampled_from(NAMES).flatmap(lambda name: st.text(max_size=10).map(lambda text: f"--{name}={text}")),
     st.sampled_from(
         ["--", "-", "--=", "--train", "--train=[", "--data-dir", "--optimizer", "--max-steps=1e9", "-1"]
     ),
     st.text(max_size=12),
-).filter(lambda word: word.partition("=")[0] not in ("--help", "-h"))  # printing the help is its own exit
+).filter(lambda arg: arg.partition("=")[0] not in ("--help", "-h"))  # printing the help exits
 
 
 @few
-@given(line=st.lists(words, max_size=4))
+@given(line=st.lists(args, max_size=4))
 @example(line=["--eval=\x00"])
 def test_command_lines_of_any_words(tmp_path: Path, line: list[str]) -> None:
     for kind in (TrainConfig, PrepareConfig, GenerateConfig):
@@ -284,9 +284,9 @@ def test_class_paths_of_any_kind(path: str) -> None:
 def mutations(original: bytes) -> st.SearchStrategy[bytes]:
     """The bytes with a few places changed, removed, repeated or cut off."""
 
-    def change(plan: list[tuple[int, int, bytes]]) -> bytes:
+    def change(edits: list[tuple[int, int, bytes]]) -> bytes:
         content = original
-        for at, length, new in plan:
+        for at, length, new in edits:
             at %= len(content) + 1
             content = content[:at] + new + content[at + length :]
         return content
@@ -450,7 +450,7 @@ def small_checkpoint(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _recorded(folder: Path) -> None:
-    """Make the manifest fit what lies there: as whoever makes a checkpoint to deceive would."""
+    """Make the manifest match the files, as the author of a malicious checkpoint would."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for name, entry in manifest["files"].items():
         entry |= {
@@ -461,7 +461,7 @@ def _recorded(folder: Path) -> None:
 
 
 def test_damaged_checkpoints(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Changed bytes that the manifest does not know of, and such that it does."""
+    """Changed bytes, with a manifest that no longer matches and with one that was made to match."""
     names = [
         "manifest.json",
         "model_config.yaml",
@@ -547,7 +547,7 @@ CONTENTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("name", CONTENTS)
 def test_what_a_checkpoint_holds_of_any_kind(small_checkpoint: Path, tmp_path: Path, name: str) -> None:
-    """Files that torch can read, whose checksums are right, with other things in them than a trainer wrote."""
+    """Files that torch can read, with correct checksums, whose contents no trainer wrote."""
     import torch
 
     folder = tmp_path / "final"
@@ -555,7 +555,7 @@ def test_what_a_checkpoint_holds_of_any_kind(small_checkpoint: Path, tmp_path: P
     file, change = CONTENTS[name]
     torch.save(change(torch.load(folder / file, weights_only=True)), folder / file)
     _recorded(folder)
-    words = ["--resume", str(folder), "--max-steps", "2", "--out-dir", str(tmp_path / "out")]
+    args = ["--resume", str(folder), "--max-steps", "2", "--out-dir", str(tmp_path / "out")]
     run = small_checkpoint.parent.parent / "run.yaml"
-    outcome(lambda: train(load_train_config(run, overrides=words)))
+    outcome(lambda: train(load_train_config(run, overrides=args)))
     outcome(lambda: load_checkpoint(folder, "cpu"))

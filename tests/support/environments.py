@@ -1,7 +1,7 @@
-"""A Python that has what litmoe requires and nothing else: what a user has who installed no extras.
+"""A Python with litmoe's requirements and nothing else, as a user has it who installed no extras.
 
-Commands are tested in it, so that nothing they need is there by chance; and they start twice as fast as where
-Lightning finds torchvision, SciPy and Transformers to import.
+Commands are tested in it, so that they cannot depend on a package that is installed by chance. They also start
+twice as fast there: Lightning imports torchvision, SciPy and Transformers where it finds them.
 """
 
 import importlib.metadata
@@ -15,9 +15,9 @@ from packaging.requirements import Requirement
 
 
 def linked_environment(folder: Path, requirements: Sequence[str]) -> Path:
-    """The Python of an environment that has what these requirements need, and nothing else.
+    """Make an environment with these requirements, what they depend on, and nothing else; its Python.
 
-    The packages are links to those installed here.
+    The packages are symbolic links to those installed here.
     """
     venv.create(folder, symlinks=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -32,7 +32,7 @@ def linked_environment(folder: Path, requirements: Sequence[str]) -> Path:
         try:
             distribution = importlib.metadata.distribution(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # for another platform or Python
+            continue  # needed on another platform or Python only
         here = Path(str(distribution.locate_file("")))
         for top in {Path(str(file)).parts[0] for file in distribution.files or []} - {".."}:
             if (here / top).exists() and not (site / top).exists():

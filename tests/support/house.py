@@ -17,6 +17,7 @@ ROOMS = (
     "errors",
     "messages",
     "files",
+    "progress_bar",
     "config",
     "stories",
     "distributed",

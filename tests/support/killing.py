@@ -1,6 +1,6 @@
-"""Training processes that are killed, again and again, and what must hold each time.
+"""Kills training processes at random instants, resumes them, and checks what must hold each time.
 
-Used by ``tests/integration/test_crash.py`` and, for longer, by ``benchmarks/kill_resume.py``.
+Used by ``tests/integration/test_crash.py`` and, with more kills, by ``benchmarks/kill_resume.py``.
 """
 
 import csv
@@ -21,7 +21,7 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError
 
-WAIT_SECONDS = 240  # for what takes seconds: a bound, on a machine under any load
+WAIT_SECONDS = 240  # generous, for what takes seconds: the machine may be busy
 
 _TRAIN = """
 import os, sys
@@ -35,8 +35,8 @@ def run(config, settings):
     train(config)
     sys.exit()
 """
-# Importing torch and all that Lightning brings along takes a process up to half a minute where all extras are
-# installed. On Linux one process imports everything, reads the settings, and forks for every start.
+# Importing torch and Lightning takes up to half a minute where all extras are installed. On Linux, one process
+# imports everything once and forks for every start.
 _FORKING = (
     _TRAIN
     + """
@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 class Trainer:
-    """Starts training processes, one at a time. Leaving the block ends whatever still runs."""
+    """Starts training processes, one at a time. Leaving the block kills the one still running."""
 
     def __init__(self, python: str = sys.executable) -> None:
         self._python = python
@@ -94,10 +94,11 @@ class Trainer:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def running(self) -> bool:
+        """Whether the process has not ended yet."""
         return not self._ended.is_set()
 
     def kill(self) -> None:
-        """End the process at once: SIGKILL, TerminateProcess."""
+        """Kill the process: SIGKILL, or TerminateProcess on Windows."""
         if (self._server is None and self._plain is None) or (self._server is not None and not self._pid):
             return
         if self.running():
@@ -108,7 +109,7 @@ class Trainer:
         self.wait()
 
     def wait(self) -> int:
-        """Wait for the process's end; its exit code."""
+        """Wait for the process to end; its exit code."""
         assert self._ended.wait(WAIT_SECONDS), "the training process hangs"
         assert self._code is not None
         return self._code
@@ -124,7 +125,7 @@ class Trainer:
 
 
 class Watcher(threading.Thread):
-    """Reads a run's folder all the time: nothing under a final name may be partial."""
+    """Reads a run's folder in a loop: nothing under a final name may be partial."""
 
     def __init__(self, out_dir: Path) -> None:
         super().__init__(daemon=True)
@@ -146,11 +147,11 @@ class Watcher(threading.Thread):
 
     @staticmethod
     def _fault(folder: Path) -> str | None:
-        """What is wrong with a checkpoint, seen five times: a reader's two looks may be of two checkpoints."""
+        """What is wrong with a checkpoint, or None. Looks five times: it may be replaced while it is read."""
         fault = None
         for _ in range(5):
             if not (folder / checkpoint.MANIFEST).is_file():
-                return None  # being replaced or removed, manifest first: says itself that it is no checkpoint
+                return None  # being replaced or removed: the manifest goes first, so this is no checkpoint
             try:
                 checkpoint.verify(folder)
                 return None
@@ -162,26 +163,26 @@ class Watcher(threading.Thread):
 
 @dataclass
 class Killed:
-    """One kill, and what was found after it."""
+    """One kill, and the state of the run after it."""
 
     instant: float
-    """Seconds after the run began or resumed to train."""
+    """Seconds after the run started or resumed training."""
     step: int
-    """The last logged one."""
+    """The last logged step."""
     saved: int
-    """Of the newest valid checkpoint."""
+    """The step of the newest valid checkpoint."""
     saving: bool
     """Whether a checkpoint was being written."""
 
 
 @dataclass
 class Ordeal:
-    """What a run of many kills has come to."""
+    """The result of a run with many kills."""
 
     kills: list[Killed] = field(default_factory=list)
     seconds: float = 0.0
     looks: int = 0
-    """Checkpoints that the watcher has verified."""
+    """How many checkpoints the watcher verified."""
 
 
 def train_with_kills(
@@ -195,18 +196,18 @@ def train_with_kills(
     say: Callable[[str], None] = lambda _: None,
     aim_at_saves: bool = False,
 ) -> Ordeal:
-    """Kill a run at random instants, resume it each time, check it each time, and let it end.
+    """Kill a run at random instants, check and resume it each time, and finally let it finish.
 
     Args:
         trainer: starts the processes.
-        make: the configuration of start number n; all of one output folder, with ``resume: auto``.
-        settings: where to write it.
+        make: the configuration of start number n; all with the same output folder and ``resume: auto``.
+        settings: where to write that configuration.
         steps: of the whole run.
         seconds: that the whole run takes, training and saving.
-        kills: how many; after these the run is let to its end.
+        kills: how many; after these the run is left to finish.
         seed: of the instants.
-        say: gets a line per kill.
-        aim_at_saves: every second kill waits until a checkpoint is just being written.
+        say: told one line per kill.
+        aim_at_saves: every second kill waits until a checkpoint is being written.
 
     Raises:
         AssertionError: something was lost, or partial.
@@ -220,7 +221,7 @@ def train_with_kills(
         config = make(len(ordeal.kills))
         _start(trainer, config, settings)
         left = seconds * (steps - saved) / steps
-        # Uniform over the share of what is left, so that the kills spread over the whole run.
+        # Uniform over a share of the remaining time, so that the kills spread over the whole run.
         instant = instants.uniform(0, 2 * left / (kills - len(ordeal.kills) + 1))
         began = time.monotonic()
         _until(trainer, lambda end=began + instant: time.monotonic() >= end)
@@ -228,14 +229,14 @@ def train_with_kills(
             _until(trainer, lambda: is_saving(out_dir))
         if not trainer.running():
             assert trainer.wait() == 0, _log(settings)
-            break  # complete before its next kill: the machine is faster than it was
+            break  # finished before the next kill: the machine is faster than it was
         trainer.kill()
         killed = Killed(time.monotonic() - began, last_step(out_dir), 0, is_saving(out_dir))
         saved = killed.saved = check_after_kill(out_dir, config, saved)
         ordeal.kills.append(killed)
         say(
-            f"kill {len(ordeal.kills):>3} {killed.instant:6.2f} s after the start: at step {killed.step:>5} "
-            f"{'in a save' if killed.saving else '         '}  goes on from step {killed.saved}"
+            f"kill {len(ordeal.kills):>3} {killed.instant:6.2f} s after the start, at step {killed.step:>5} "
+            f"{'in a save' if killed.saving else '         '}  resumes from step {killed.saved}"
         )
     _start(trainer, make(len(ordeal.kills)), settings)
     assert trainer.wait() == 0, _log(settings)
@@ -246,11 +247,11 @@ def train_with_kills(
 
 
 def check_after_kill(out_dir: Path, config: TrainConfig, saved_before: int) -> int:
-    """Everything that must hold in the folder of a run that was just killed; the step it will go on from."""
+    """Check what must hold in the folder of a killed run; the step that it will resume from."""
     for folder in final_names(out_dir):
         if (folder / checkpoint.MANIFEST).is_file():
             checkpoint.verify(folder)
-        else:  # its removal was cut off; a save never leaves this
+        else:  # the kill interrupted its removal; a save never leaves this
             assert config.checkpoint.keep_last is not None, f"{folder} is partial"
     said: list[str] = []
     newest = checkpoint.newest(out_dir, said.append) if out_dir.is_dir() else None
@@ -260,7 +261,7 @@ def check_after_kill(out_dir: Path, config: TrainConfig, saved_before: int) -> i
     steps = [int(row["step"]) for row in metrics(out_dir)]
     assert steps == list(range(1, len(steps) + 1)), "a step is missing, or twice, in the metrics"
     assert len(steps) >= saved, "a checkpoint is ahead of its metrics"
-    # A save in the background may still be under way while the steps up to the next one are made.
+    # Training goes on while a save is written in the background, up to the next save.
     interval = config.train.save_interval or 0
     allowed = 2 * interval - 1 if config.checkpoint.asynchronous else interval
     assert len(steps) - saved <= allowed, f"at step {len(steps)} the newest checkpoint is of step {saved}"
@@ -268,14 +269,14 @@ def check_after_kill(out_dir: Path, config: TrainConfig, saved_before: int) -> i
 
 
 def final_names(out_dir: Path) -> list[Path]:
-    """What stands in a run's folder under the name of a checkpoint."""
+    """The folders of a run that bear the name of a checkpoint."""
     if not out_dir.is_dir():
         return []
     return [path for path in out_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def is_saving(out_dir: Path) -> bool:
-    """Whether a checkpoint is just being built: its hidden folder is there."""
+    """Whether a checkpoint is being written: its hidden folder exists."""
     try:
         return any(path.name.startswith(".") and path.is_dir() for path in out_dir.iterdir())
     except OSError:  # gone between the look and the listing
@@ -283,13 +284,13 @@ def is_saving(out_dir: Path) -> bool:
 
 
 def metrics(out_dir: Path) -> list[dict[str, str]]:
-    """The whole rows of a run's metrics, without what depends on the clock."""
+    """The complete rows of a run's metrics, without columns that depend on the clock."""
     path = out_dir / "metrics.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         text = file.read()
-    whole = text[: text.rfind("\n") + 1].splitlines()  # a killed run may leave half a last row
+    whole = text[: text.rfind("\n") + 1].splitlines()  # a kill may leave half a row at the end
     clock = ("time", "second", "mfu", "memory")
     return [
         {name: value for name, value in row.items() if not any(word in name for word in clock)}
@@ -298,12 +299,13 @@ def metrics(out_dir: Path) -> list[dict[str, str]]:
 
 
 def last_step(out_dir: Path) -> int:
+    """The last logged step; 0 before the first."""
     rows = metrics(out_dir)
     return int(rows[-1]["step"]) if rows else 0
 
 
 def train_uninterrupted(trainer: Trainer, config: TrainConfig, settings: Path) -> float:
-    """Train in a process that nobody kills; the seconds from its first step to its end."""
+    """Train without kills; the seconds from the first step to the end."""
     _start(trainer, config, settings)
     began = time.monotonic()
     assert trainer.wait() == 0, _log(settings)
@@ -311,7 +313,7 @@ def train_uninterrupted(trainer: Trainer, config: TrainConfig, settings: Path) -
 
 
 def _start(trainer: Trainer, config: TrainConfig, settings: Path) -> None:
-    """Start a run and wait until it trains: it then writes its metrics file anew."""
+    """Start a run and wait until it trains: it writes its metrics file then."""
     settings.write_text(yaml.safe_dump(as_plain(config)), encoding="utf-8")
     file = config.out_dir / "metrics.csv"
     before = _stamp(file)

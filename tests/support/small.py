@@ -25,7 +25,7 @@ MODEL = {
 
 
 def run_settings(corpus: Path, out_dir: Path, num_workers: int) -> dict[str, Any]:
-    """A run of that model on a prepared corpus, on the CPU, as a training configuration has it."""
+    """The training settings for that model on a prepared corpus and the CPU."""
     return {
         "model_config": MODEL,
         "out_dir": str(out_dir),

@@ -1,4 +1,4 @@
-"""An interpolated trigram model: what counting words alone can do."""
+"""An interpolated trigram model: what counting tokens alone achieves."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,9 @@ Tokens = NDArray[np.int64]
 def trigram_loss(train: Tokens, val: Tokens, vocab_size: int) -> float:
     """Mean loss in nats per token of ``val`` under a trigram model of ``train``.
 
-    Jelinek-Mercer interpolation of trigram, bigram, unigram and uniform estimates; one set of weights for every
-    class of how often the context was seen, fitted by expectation maximisation on the last tenth of ``train``.
+    Jelinek-Mercer interpolation of trigram, bigram, unigram and uniform estimates. Contexts are grouped by how
+    often they occur; each group has its own weights, fitted by expectation maximisation on the last tenth of
+    ``train``.
     """
     cut = len(train) * 9 // 10
     fitted = _weights(*_estimates(train[:cut], train[cut:], vocab_size))
@@ -19,7 +20,7 @@ def trigram_loss(train: Tokens, val: Tokens, vocab_size: int) -> float:
 
 
 def _estimates(train: Tokens, text: Tokens, V: int) -> tuple[NDArray[np.float64], Tokens]:
-    """Four probabilities for every token of ``text``, (T, 4), and the class of its context, (T,)."""
+    """Four probabilities for every token of ``text``, (T, 4), and the group of its context, (T,)."""
     padded = np.concatenate([[0, 0], text])
     first, second, third = padded[:-2], padded[1:-1], padded[2:]
 
