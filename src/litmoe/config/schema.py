@@ -102,7 +102,7 @@ class MoEArgs:
 
     # The default is what was measured best on the sample corpus (tiny preset, 400,000 tokens, one seed):
     # validation loss 1.476 with the Switch loss, 1.534 with nothing, 1.618 with the bias; maximum load over mean
-    # 2.61, 3.63 and 1.16. docs/BALANCING.md has the table and the commands.
+    # 2.61, 3.63 and 1.16. docs/concepts/balance.md has the table and the commands.
     balance: Literal["none", "switch", "bias"] = "switch"
     """``none``: leave it to the data. ``switch``: the Switch Transformer's auxiliary loss (arXiv 2101.03961).
     ``bias``: loss-free, a correction bias on the choice of experts (arXiv 2408.15664); the model's router
@@ -117,7 +117,7 @@ class MoEArgs:
 
 @dataclass
 class MemoryArgs:
-    """What is traded for memory; docs/MEMORY.md has what each costs and saves."""
+    """What is traded for memory; docs/concepts/memory.md has what each costs and saves."""
 
     recompute: Literal["none", "experts", "blocks"] = "none"
     """Activations that the backward makes again instead of keeping them: ``none``; the ``experts``'

@@ -49,7 +49,7 @@ from litmoe.training.step import gradients, update
 
 FULLEST = 3.0
 """Tokens of the fullest expert over the mean that are planned for: 2.6 and 3.6 were seen at the end of runs with
-and without the Switch loss (docs/BALANCING.md), 3.3 in the first steps of a small model."""
+and without the Switch loss (docs/concepts/balance.md), 3.3 in the first steps of a small model."""
 
 FRAMEWORK = 500_000_000
 """Bytes that CUDA's context and torch's libraries take on a GPU besides, cuBLAS's workspace and what the allocator
