@@ -23,11 +23,10 @@ from litmoe.data.documents import (
     END_OF_TEXT,
     Piece,
     document_key,
-    read_text,
-    split_documents,
+    documents_in,
     validation_limit,
 )
-from litmoe.data.formats import read_documents
+from litmoe.data.formats import read_documents, read_text
 from litmoe.errors import LitMoEError
 
 patient = settings(
@@ -73,19 +72,19 @@ def clean(text: str) -> str:
 
 def test_split_example() -> None:
     text = f" one\n{END_OF_TEXT}\n{END_OF_TEXT}two \n\n three"
-    assert joined(split_documents([text])) == ["one", "two \n\n three"]
-    assert joined(split_documents([text], "blank-line")) == ["one", "two", "three"]
-    assert joined(split_documents([text], "file")) == ["one\n\n\n\ntwo \n\n three"]
+    assert joined(documents_in([text])) == ["one", "two \n\n three"]
+    assert joined(documents_in([text], "blank-line")) == ["one", "two", "three"]
+    assert joined(documents_in([text], "file")) == ["one\n\n\n\ntwo \n\n three"]
 
 
 @patient
 @given(texts, st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_split_does_not_depend_on_chunks(text: str, sizes: list[int]) -> None:
     expected = [document for part in text.split(END_OF_TEXT) if (document := clean(part))]
-    assert joined(split_documents(chunks_of(text, sizes))) == expected
+    assert joined(documents_in(chunks_of(text, sizes))) == expected
     for mode in ("blank-line", "file"):
-        whole = joined(split_documents([text], mode))
-        assert joined(split_documents(chunks_of(text, sizes), mode)) == whole
+        whole = joined(documents_in([text], mode))
+        assert joined(documents_in(chunks_of(text, sizes), mode)) == whole
         assert all(document == clean(document) != "" for document in whole)
 
 
@@ -98,7 +97,7 @@ words = st.lists(
 @patient
 @given(words.map(" ".join), st.integers(8, 40), st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_cut_pieces_add_up(text: str, size: int, sizes: list[int]) -> None:
-    pieces = list(split_documents(chunks_of(text, sizes), piece_characters=size))
+    pieces = list(documents_in(chunks_of(text, sizes), piece_characters=size))
     assert joined(pieces) == ([clean(text)] if clean(text) else [])
     assert all(len(piece.text) <= 2 * size for piece in pieces)
 
@@ -124,7 +123,7 @@ prose = st.lists(
 def test_cuts_fall_between_words(pattern: str, text: str) -> None:
     """The words of the pieces, by the tokenizers' own regular expressions, are the words of the whole."""
     splitter = hf.pre_tokenizers.Split(hf.Regex(pattern), "isolated")
-    pieces = list(split_documents([text], piece_characters=64))
+    pieces = list(documents_in([text], piece_characters=64))
     words = [word for piece in pieces for word, _ in splitter.pre_tokenize_str(piece.text)]
     assert words == [word for word, _ in splitter.pre_tokenize_str("".join(piece.text for piece in pieces))]
 
@@ -226,9 +225,9 @@ def test_folder_is_read_in_order_and_recursively(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("never", encoding="utf-8")
     [source] = open_sources(PrepareConfig(source=[str(tmp_path)]))
     [part] = source.parts
-    assert part.side is None
+    assert part.split is None
     assert joined(part.read()) == joined(part.read()) == ["first", "second", "third"]
-    assert any("left out 1 files of other kinds (README.md)" in note for note in source.notes)
+    assert any("left out 1 file of other kinds (README.md), 5 bytes" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("names", [("train.txt", "val.txt"), ("train/x.txt", "validation/x.txt")])
@@ -237,13 +236,13 @@ def test_folder_with_its_own_split(tmp_path: Path, names: tuple[str, str]) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name, encoding="utf-8")
     [source] = open_sources(PrepareConfig(source=[str(tmp_path)]))
-    assert {part.side: joined(part.read()) for part in source.parts} == {
+    assert {part.split: joined(part.read()) for part in source.parts} == {
         "train": [names[0]],
         "val": [names[1]],
     }
     (tmp_path / "other.txt").write_text("no side", encoding="utf-8")
     [source] = open_sources(PrepareConfig(source=[str(tmp_path)]))
-    assert [part.side for part in source.parts] == [None]
+    assert [part.split for part in source.parts] == [None]
 
 
 def test_missing_and_empty_sources(tmp_path: Path) -> None:
@@ -265,7 +264,7 @@ def test_tiny_stories_from_a_folder_like_the_hub(tmp_path: Path, monkeypatch: py
         pq.write_table(table, folder / f"train-0000{shard}-of-00002-abc.parquet")
     pq.write_table(pa.table({"text": ["held out"]}), folder / "validation-00000-of-00001-abc.parquet")
     source = tiny_stories(str(tmp_path / "hub"))
-    read = {part.side: joined(part.read()) for part in source.parts}
+    read = {part.split: joined(part.read()) for part in source.parts}
     assert read == {"train": ["story 0 a", "story 0 b", "story 1 a", "story 1 b"], "val": ["held out"]}
     assert source.origin["licence"] == "CDLA-Sharing-1.0"
     missing = tiny_stories(str(tmp_path / "nothing"))

@@ -243,8 +243,8 @@ source, data, tokenizer, moment = sys.argv[1:]
 def die(*args, **kwargs):
     os._exit(9)
 if moment == "writing":
-    real = prepared_text.write_sides
-    prepared_text.write_sides = lambda *args: (real(*args), die())
+    real = prepared_text.write_splits
+    prepared_text.write_splits = lambda *args: (real(*args), die())
 elif moment == "written":
     prepared_text._move_in = die
 elif moment == "moving":

@@ -227,7 +227,7 @@ def test_bad_input_changes_nothing(build: Build, tmp_path: Path) -> None:
     assert not [path for path in build.text_dir.iterdir() if "building" in path.name]
     for path in build.text_dir.glob("*.txt"):
         path.unlink()
-    with pytest.raises(LitMoEError, match=r"no .txt file in"):
+    with pytest.raises(LitMoEError, match=r"no .txt, .jsonl, .json, .parquet file in"):
         build()
     with pytest.raises(LitMoEError, match="there is no text folder"):
         Build(tmp_path / "missing", build.tokenizer_dir)()

@@ -53,7 +53,7 @@ def prepare_command(words: Sequence[str], program: str) -> None:
         raise LitMoEError("--wandb_artifact has no effect without --log-to-wandb")
     if upload:
         check_upload(artifact)
-    prepare(config)
+    prepare(config, print)
     if upload:
         upload_dataset(config.data_dir, config.tokenizer_dir, artifact)
 

@@ -1,33 +1,43 @@
 """Where documents come from: the built-in sample, TinyStories from the hub, and files and folders.
 
-A source is a list of parts. A part knows its side of the split ("train" or "val"), or leaves it to a hash of
-each document (None); its documents can be read as often as wanted.
+A source is a list of parts. A part knows its split ("train" or "val"), or leaves it to a hash of each document
+(None); its documents can be read as often as wanted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol
 
 from litmoe.config import PrepareConfig
-from litmoe.data.documents import Piece
-from litmoe.data.formats import SUFFIXES, read_documents, text_documents
-from litmoe.errors import LitMoEError
+from litmoe.data.documents import Piece, document_of
+from litmoe.data.formats import members, read_documents
+from litmoe.data.kinds import ALSO_COMPRESSED, READS, bare_stem, form_of
+from litmoe.data.listing import list_text, no_text
+from litmoe.data.notes import Notes
+from litmoe.data.streams import Place
+from litmoe.errors import DataError
 
-Side = Literal["train", "val"]
+Split = Literal["train", "val"]
 
 TINY_STORIES = "roneneldan/TinyStories"
 _TINY_STORIES_LICENCE = "CDLA-Sharing-1.0"
 
-_SIDE_WORDS: dict[str, Side] = {"train": "train", "val": "val", "valid": "val", "validation": "val"}
+_SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val"}
+
+
+class Reader(Protocol):
+    """Reads documents from their start; what a person should know is counted in ``notes``."""
+
+    def __call__(self, notes: Notes | None = None) -> Iterator[Piece]: ...
 
 
 @dataclass
 class SourcePart:
-    """Documents that share a side."""
+    """Documents of the same split."""
 
-    side: Side | None
-    read: Callable[[], Iterator[Piece]]
+    split: Split | None
+    read: Reader
 
 
 @dataclass
@@ -48,7 +58,7 @@ def open_sources(config: PrepareConfig) -> list[Source]:
     """Find everything that ``config.source`` names, without reading it yet.
 
     Raises:
-        LitMoEError: A name is neither built in nor a file or folder with text in it.
+        DataError: A name is neither built in nor a file or folder with text in it.
     """
     sources = []
     for name in config.source:
@@ -67,9 +77,9 @@ def sample(max_documents: int | None = None, seed: int = 0) -> Source:
 
     count = SAMPLE_STORIES if max_documents is None else min(max_documents, SAMPLE_STORIES)
 
-    def read() -> Iterator[Piece]:
+    def read(notes: Notes | None = None) -> Iterator[Piece]:
         for story in stories(count, seed):
-            yield from text_documents(story)
+            yield from document_of(story)
 
     note = (
         "sample: the stories are synthetic, made by rules from word lists; good for a trial, not for a model"
@@ -90,19 +100,17 @@ def tiny_stories(path: str = TINY_STORIES) -> Source:
     """
     origin: dict[str, Any] = {"kind": "hub data set", "path": path, "licence": _TINY_STORIES_LICENCE}
 
-    def reader(split: str) -> Callable[[], Iterator[Piece]]:
-        def read() -> Iterator[Piece]:
+    def reader(split: str) -> Reader:
+        def read(notes: Notes | None = None) -> Iterator[Piece]:
             try:
                 # Both splits from one revision, whatever is pushed to the hub in between.
                 if "revision" not in origin:
                     origin["revision"] = _newest_revision(path)
                 for row in _hub_rows(path, split, origin["revision"]):
                     if not isinstance(row.get("text"), str):
-                        raise LitMoEError(
-                            f"{path} has no column of strings named 'text'; it may have changed"
-                        )
-                    yield from text_documents(row["text"])
-            except (LitMoEError, GeneratorExit):
+                        raise DataError(f"{path} has no column of strings named 'text'; it may have changed")
+                    yield from document_of(row["text"])
+            except (DataError, GeneratorExit):
                 raise
             except Exception as error:  # hub, HTTP and OS errors share no base class
                 raise _hub_error(path, error) from error
@@ -115,71 +123,62 @@ def tiny_stories(path: str = TINY_STORIES) -> Source:
 
 
 def local_source(path: Path, config: PrepareConfig) -> Source:
-    """A file, or a folder with files at any depth, in order of their names.
+    """A file, or a folder with files at any depth, in order of their names. A .zip counts as a folder.
 
-    A folder whose entries are all named for a side (``train.txt`` and ``val.txt``, folders ``train`` and
+    A folder whose files are all named for a split (``train.txt`` and ``val.txt``, folders ``train`` and
     ``validation``, ``train-00000-of-00004.parquet`` and the like) has its own split.
 
     Raises:
-        LitMoEError: No such path, a file of an unknown kind, or a folder without any readable file.
+        DataError: No such path, a file of an unknown kind, or a folder without any readable file.
     """
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise LitMoEError(
-                f"cannot read {path}: litmoe reads {', '.join(SUFFIXES)} files and folders of them"
-            )
-        return Source(str(path), [SourcePart(None, _files_reader([path], config))], files=[path])
-    if not path.is_dir():
-        raise LitMoEError(
-            f"there is no file or folder {path}; --source takes 'sample', 'tinystories', or files and folders "
-            f"of {', '.join(SUFFIXES)}"
+    if path.is_file() and form_of(path.name) is None:
+        raise DataError(f"cannot read {path}: litmoe reads {READS} and folders of them, {ALSO_COMPRESSED}")
+    if not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"there is no file or folder {path}; --source takes 'sample', 'tinystories', or files and folders of "
+            f"{READS}, {ALSO_COMPRESSED}"
         )
-    files, ignored = _walk(path)
-    if not files:
-        raise LitMoEError(f"no {', '.join(SUFFIXES)} file in the folder {path} or below it")
-    notes = []
-    if ignored:
-        names = ", ".join(file.name for file in ignored[:3])
-        notes.append(f"{path}: left out {len(ignored)} files of other kinds ({names})")
-    sides: dict[Side | None, list[Path]] = {}
-    for file in files:
-        sides.setdefault(_named_side(file.relative_to(path)), []).append(file)
-    if set(sides) == {"train", "val"}:
+    listing = list_text(path)
+    if not listing.files:
+        raise DataError(no_text(path))
+    notes, met = listing.lines(), Notes()
+
+    # Every place with the split that its name, or that of a folder above it, tells.
+    named: list[tuple[Split | None, Place]] = []
+    for file in listing.files:
+        name = listing.name(file) if path.is_dir() else ""
+        for place in members(file, met) if file.suffix.lower() == ".zip" else [Place(file)]:
+            named.append((_named_split(PurePosixPath(name, place.member or "")), place))
+    notes += [f"{path}: {line}" for line in met.lines()]
+    splits = {split for split, _ in named}
+    if splits == {"train", "val"}:
         notes.append(f"{path}: uses its own split into training and validation text")
-        parts = [SourcePart(side, _files_reader(sides[side], config)) for side in ("val", "train")]
+        in_val, in_train = (
+            [place for split, place in named if split == wanted] for wanted in ("val", "train")
+        )
+        parts = [SourcePart("val", _reader(in_val, config)), SourcePart("train", _reader(in_train, config))]
     else:
-        parts = [SourcePart(None, _files_reader(files, config))]
-    return Source(str(path), parts, files=files, notes=notes)
+        if {"train", "val"} < splits:
+            other = next(place for split, place in named if split is None)
+            notes.append(f"{path}: its own split is not used, because {other} belongs to neither part")
+        parts = [SourcePart(None, _reader([place for _, place in named], config))]
+    return Source(str(path), parts, files=listing.files, notes=notes)
 
 
-def _files_reader(files: list[Path], config: PrepareConfig) -> Callable[[], Iterator[Piece]]:
-    def read() -> Iterator[Piece]:
-        for file in files:
-            yield from read_documents(file, config.split, config.text_field)
+def _reader(places: list[Place], config: PrepareConfig) -> Reader:
+    def read(notes: Notes | None = None) -> Iterator[Piece]:
+        for place in places:
+            yield from read_documents(place, config.split, config.text_field, notes=notes)
 
     return read
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The readable files below a folder, and the others. Hidden ones are neither."""
-    try:
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-    except OSError as error:
-        raise LitMoEError(
-            f"cannot list {folder}: {error.strerror or error}; check its permissions"
-        ) from error
-    paths = [path for path in paths if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
-    paths.sort(key=lambda path: path.relative_to(folder).parts)
-    readable = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    return readable, [path for path in paths if path.suffix.lower() not in SUFFIXES]
-
-
-def _named_side(relative: Path) -> Side | None:
-    """The side that a path names: ``train.txt``, ``data/train-00000-of-00004.parquet``, ``val/a/b.txt``."""
-    for part in relative.parts:
-        word = Path(part).stem.lower().split("-")[0]
-        if word in _SIDE_WORDS:
-            return _SIDE_WORDS[word]
+def _named_split(name: PurePosixPath) -> Split | None:
+    """The split that a name tells: ``train.txt``, ``data/train-00000-of-00004.parquet``, ``val/a/b.txt``."""
+    for part in name.parts:
+        word = bare_stem(part).split("-")[0]
+        if word in _SPLIT_NAMES:
+            return _SPLIT_NAMES[word]
     return None
 
 
@@ -206,9 +205,9 @@ def _hub_rows(path: str, split: str, revision: str | None) -> Iterator[dict[str,
         yield from datasets.load_dataset("parquet", data_files=file, split="train", streaming=True)
 
 
-def _hub_error(path: str, error: Exception) -> LitMoEError:
+def _hub_error(path: str, error: Exception) -> DataError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return LitMoEError(
+    return DataError(
         f"cannot read {path} from the Hugging Face hub: {reason}; check the network and run the same command "
         "again (what is downloaded is kept), or use --source sample, which needs none"
     )

@@ -1,34 +1,29 @@
-"""A document as a stream of pieces: split, cleaned and cut in bounded memory, whatever its length.
+"""A document as a stream of pieces: found, cleaned and cut in bounded memory, whatever its length.
 
 A piece is a document, or a part of one too long to hold. Pieces are cut where byte-level BPE has a word
 boundary in any case, so that encoding piece after piece gives the ids of the whole.
 """
 
-import codecs
 import hashlib
-import io
 import re
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from litmoe.errors import LitMoEError
-
 END_OF_TEXT = "<|endoftext|>"
-"""Ends a document, in text files and as a token."""
+"""Ends a document in plain text files. In a record (JSON, Parquet) it is text like any other."""
 
 PIECE_CHARACTERS = 1 << 18
 """Documents of up to twice this length stay whole. Long enough that the place of a cut hardly ever has to
 be second best, short enough that a batch of pieces keeps every core busy."""
 
 HASHED_CHARACTERS = 1 << 16
-"""So much of a document's start decides its side of the split, so that the side is known from its first
-piece. Must not exceed PIECE_CHARACTERS."""
+"""So much of a document's start decides whether it is training or validation text, so that it is known from
+the first piece. Must not exceed PIECE_CHARACTERS."""
 
-SplitMode = Literal["auto", "file", "blank-line"]
+Boundaries = Literal["auto", "file", "blank-line"]
 
-_READ_BYTES = 1 << 18
 _BLANK_LINE = re.compile(r"\n\s*\n|" + re.escape(END_OF_TEXT))
+_SPACE_AND_MARKS = re.compile(r"[\s\ufeff]*")
 _NEVER_EMITTED_TAIL = len(END_OF_TEXT)
 
 
@@ -37,23 +32,25 @@ class Piece(NamedTuple):
 
     text: str
     ends_document: bool
+    quotes_marker: bool = False
+    """Whether the document has ``<|endoftext|>`` as text, so that it cannot stand in a plain text file."""
 
 
-def split_documents(
-    chunks: Iterable[str], mode: SplitMode = "auto", piece_characters: int = PIECE_CHARACTERS
+def documents_in(
+    chunks: Iterable[str], boundaries: Boundaries = "auto", piece_characters: int = PIECE_CHARACTERS
 ) -> Iterator[Piece]:
-    """Turn text that comes in chunks into the pieces of its documents.
+    """Turn the text of a file, in chunks, into the pieces of its documents.
 
-    Documents are stripped, and empty ones dropped. ``auto`` ends them at ``<|endoftext|>``, ``blank-line``
-    at blank lines too. ``file`` makes one document of everything; a ``<|endoftext|>`` in it becomes a line
-    break, or it would end the document once the text lies in a file of ours. The result does not depend on
-    the size of the chunks, except for where a document of more than ``2 * piece_characters`` is cut.
+    Documents are stripped, and empty ones dropped. ``auto`` ends them at ``<|endoftext|>``, ``blank-line`` at
+    blank lines too. ``file`` makes one document of everything; a ``<|endoftext|>`` in it becomes a line
+    break. The result does not depend on the size of the chunks, except for where a document of more than ``2
+    * piece_characters`` is cut.
     """
     rest = ""
     inside = False  # whether pieces of the document now in ``rest`` went out already
     for chunk in chunks:
         rest += chunk
-        *finished, rest = _split(rest, mode)
+        *finished, rest = _split(rest, boundaries)
         for text in finished:
             yield from _last_pieces(text, inside, piece_characters)
             inside = False
@@ -66,39 +63,12 @@ def split_documents(
     yield from _last_pieces(rest, inside, piece_characters)
 
 
-def read_text(path: Path, see: Callable[[bytes], object] | None = None) -> Iterator[str]:
-    """Read a UTF-8 file in chunks, strictly, with ``\\r\\n`` and ``\\r`` as ``\\n``.
-
-    Args:
-        path: The file.
-        see: Called with the raw bytes of every chunk (a hash's ``update``, a progress bar).
-
-    Raises:
-        LitMoEError: The file cannot be read or is not UTF-8 (with the offset of the first bad byte).
-    """
-    utf8 = codecs.getincrementaldecoder("utf-8")("strict")
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    fed = 0
-    try:
-        with path.open("rb") as file:
-            while True:
-                raw = file.read(_READ_BYTES)
-                if see is not None:
-                    see(raw)
-                fed += len(raw)
-                yield decoder.decode(raw, final=not raw)
-                if not raw:
-                    return
-    except UnicodeDecodeError as error:
-        offset = fed - len(error.object) + error.start
-        raise LitMoEError(
-            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset}; "
-            "save it as UTF-8, or remove the damaged part"
-        ) from error
-    except OSError as error:
-        raise LitMoEError(
-            f"cannot read {path}: {error.strerror or error}; check the name and its permissions"
-        ) from error
+def document_of(text: str) -> Iterator[Piece]:
+    """The pieces of a document that comes whole, as the text of a record; none if there is nothing in it."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    quotes_marker = END_OF_TEXT in text
+    for piece in _last_pieces(text, False, PIECE_CHARACTERS):
+        yield piece._replace(quotes_marker=quotes_marker) if quotes_marker else piece
 
 
 def document_key(first_piece: str) -> int:
@@ -108,10 +78,10 @@ def document_key(first_piece: str) -> int:
 
 
 def validation_limit(keys: Iterable[int], val_fraction: float) -> int | None:
-    """The number below which a document's key sends it to validation, so that neither side is empty.
+    """The number below which a document's key sends it to validation, so that neither split is empty.
 
     Normally ``val_fraction * 2**64``, known after a few keys; the rest are not read. Where that would leave
-    a side empty, the smallest key alone goes to validation, or the largest alone to training.
+    a split empty, the smallest key alone goes to validation, or the largest alone to training.
     None if there are fewer than two different documents.
     """
     limit = int(val_fraction * 2**64)
@@ -125,10 +95,10 @@ def validation_limit(keys: Iterable[int], val_fraction: float) -> int | None:
     return lowest + 1 if lowest >= limit else highest
 
 
-def _split(text: str, mode: SplitMode) -> list[str]:
-    if mode == "auto":
+def _split(text: str, boundaries: Boundaries) -> list[str]:
+    if boundaries == "auto":
         return text.split(END_OF_TEXT)
-    if mode == "blank-line":
+    if boundaries == "blank-line":
         return _BLANK_LINE.split(text)
     return [text.replace(END_OF_TEXT, "\n")]
 
@@ -136,19 +106,21 @@ def _split(text: str, mode: SplitMode) -> list[str]:
 def _last_pieces(text: str, inside: bool, piece_characters: int) -> Iterator[Piece]:
     """The pieces of a document of which ``text`` is all that is left."""
     text = text.rstrip() if inside else _lstrip(text).rstrip()
-    while len(text) > 2 * piece_characters:
-        at = _cut(text, piece_characters)
-        yield Piece(text[:at], False)
-        text, inside = text[at:], True
-    if text or inside:
-        yield Piece(text, True)
+    start = 0  # an index: to cut the rest again and again would copy a long text as often as it has pieces
+    while len(text) - start > 2 * piece_characters:
+        end = start + _cut(text[start : start + piece_characters + 1], piece_characters)
+        yield Piece(text[start:end], False)
+        start = end
+    if start < len(text) or inside or start:
+        yield Piece(text[start:], True)
 
 
 def _lstrip(text: str) -> str:
     """Strip white space and byte order marks from the left."""
     text = text.lstrip()
-    while text.startswith("\ufeff"):
-        text = text[1:].lstrip()
+    if text.startswith("\ufeff"):
+        start = _SPACE_AND_MARKS.match(text)
+        text = text[start.end() :] if start else text
     return text
 
 

@@ -11,13 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from litmoe.data.documents import (
+    Boundaries,
     Piece,
-    SplitMode,
     document_key,
-    read_text,
-    split_documents,
     validation_limit,
 )
+from litmoe.data.formats import read_documents
 from litmoe.data.tokenizer import open_tokenizer
 from litmoe.data.word_cache import Words, splits_like_gpt2
 from litmoe.errors import LitMoEError
@@ -116,7 +115,7 @@ def chosen_documents(
     pieces: Iterable[Piece],
     files: list[Path],
     side: tuple[Literal["train", "val"], float] | None,
-    split: SplitMode,
+    split: Boundaries,
 ) -> Iterator[Piece]:
     """Of the documents in ``pieces``, those on one side of the split by hash; all if ``side`` is None.
 
@@ -126,7 +125,7 @@ def chosen_documents(
     if side is None:
         yield from pieces
         return
-    keys = (key for path in files for key in document_keys(split_documents(read_text(path), split)))
+    keys = (key for path in files for key in document_keys(read_documents(path, split)))
     limit = validation_limit(keys, side[1])
     if limit is None:
         raise LitMoEError(one_document(str(files[0].parent), empty=next(iter(pieces), None) is None))

@@ -1,183 +1,148 @@
-"""The documents of one file: .txt, .jsonl, .json or .parquet.
+"""The documents of one file: .txt, .jsonl, .json or .parquet, compressed or not, or a .zip of such files.
 
 Text and Parquet files may have any size: they are read in chunks. Of a .jsonl file one line is held at a
-time; a .json file that holds one array is held whole, up to ``MAX_JSON_BYTES``.
+time; a .json file that holds one array is held whole (``records.MAX_JSON_CHARACTERS``). A Parquet file inside
+something compressed is unpacked into a temporary file, because it is not read from its start to its end.
+
+A record is a document, whatever is in it. A .txt file may hold many: :func:`litmoe.data.documents.documents_in`.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 
-from litmoe.data.documents import Piece, SplitMode, read_text, split_documents
-from litmoe.errors import LitMoEError
-
-SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
-
-MAX_JSON_BYTES = 1 << 30
-"""Python's objects take a few times this much memory."""
-
-_PARQUET_ROWS = 256
+from litmoe.data import kinds
+from litmoe.data.decoding import decoded, encoding_of
+from litmoe.data.documents import Boundaries, Piece, document_of, documents_in
+from litmoe.data.notes import Notes
+from litmoe.data.records import json_file, json_lines, parquet
+from litmoe.data.streams import Place, See, byte_chunks, look_at, opened, reading
+from litmoe.errors import DataError
 
 
-def read_documents(path: Path, split: SplitMode = "auto", text_field: str = "text") -> Iterator[Piece]:
+def read_documents(
+    path: Path | Place,
+    boundaries: Boundaries = "auto",
+    text_field: str = "text",
+    *,
+    see: See | None = None,
+    notes: Notes | None = None,
+) -> Iterator[Piece]:
     """Read a file's documents, as pieces, in order.
 
     Args:
-        path: A file with one of ``SUFFIXES``.
-        split: Where documents end in a .txt file. In the other formats an entry is a document.
-        text_field: Where an entry has its text. A null is an empty document, which is dropped.
+        path: A file, or a member of a .zip.
+        boundaries: Where documents end in a .txt file.
+        text_field: Where a record has its text; records without text are left out and counted.
+        see: Gets the bytes of the file as they are on the disk, each once.
+        notes: Counts what a person should know, such as files that are not what their names say.
 
     Raises:
-        LitMoEError: The file cannot be read, is damaged, or an entry lacks the field.
+        DataError: The file cannot be read, is damaged, or holds something else than text.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        yield from split_documents(read_text(path), split)
+    place = Place(path) if isinstance(path, Path) else path
+    notes = Notes() if notes is None else notes
+    form = kinds.form_of(place.name)
+    if form is None:
+        raise DataError(f"cannot read {place}: litmoe reads {kinds.READS}, {kinds.ALSO_COMPRESSED}")
+    codecs, head = look_at(place)
+    if kinds.is_zip(head):
+        if place.member is not None or codecs:
+            raise DataError(f"{place} is a .zip inside something compressed; unpack it")
+        _show(place, see)
+        for member in members(place.path, notes):
+            yield from read_documents(member, boundaries, text_field, notes=notes)
         return
-    if suffix == ".parquet":
-        texts = _parquet(path, text_field)
-    elif suffix == ".jsonl":
-        texts = _json_lines(path, text_field)
-    elif suffix == ".json":
-        texts = _json(path, text_field)
+    _note_wrong_name(place, bool(codecs), notes)
+    if kinds.is_parquet(head):
+        if form != "parquet":
+            notes.add("Parquet files under another name, read as what they are", place)
+        _show(place, see)
+        texts = _parquet(place, codecs, text_field, notes)
+    elif form == "parquet":
+        raise DataError(f"{place} is damaged or no Parquet file (it does not begin as one); get it again")
     else:
-        raise LitMoEError(f"cannot read {path}: litmoe reads {', '.join(SUFFIXES)} files")
+        if (foreign := kinds.foreign_content(head)) is not None:
+            raise DataError(f"{place} is {foreign}, whatever its name says; litmoe reads {kinds.READS}")
+        if (encoding := encoding_of(head)) != "utf-8":
+            notes.add(f"files in {encoding.upper()}, read as such", place)
+        chunks = decoded(byte_chunks(place, codecs, see), encoding, str(place), name_line=form != "text")
+        if form == "text":
+            yield from documents_in(chunks, boundaries)
+            return
+        reader = json_lines if form == "json lines" else json_file
+        texts = reader(chunks, text_field, str(place), notes)
     for text in texts:
-        yield from text_documents(text)
+        yield from document_of(text)
 
 
-def text_documents(text: str) -> Iterator[Piece]:
-    """The pieces of a text that comes as one string. It ends, as in a file, at each ``<|endoftext|>``."""
-    yield from split_documents([text.replace("\r\n", "\n").replace("\r", "\n")])
+def read_text(path: Path, see: See | None = None) -> Iterator[str]:
+    """The text of a plain text file, in chunks, as :func:`read_documents` decompresses and decodes it.
+
+    Raises:
+        DataError: The file cannot be read, or is damaged.
+    """
+    place = Place(path)
+    codecs, head = look_at(place)
+    return decoded(byte_chunks(place, codecs, see), encoding_of(head), str(place))
 
 
-def _json_lines(path: Path, field: str) -> Iterator[str]:
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                line = _decode(
-                    raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw, path, number, offset
-                )
-                offset += len(raw)
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield _text_of(_parse(line, path, number), field, where)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def members(path: Path, notes: Notes) -> list[Place]:
+    """The files in a .zip that are read, in the order of their names.
+
+    Raises:
+        DataError: The archive is damaged, or holds no text.
+    """
+    from zipfile import ZipFile
+
+    place = Place(path)
+    with reading(place), ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries.sort(key=lambda entry: PurePosixPath(entry.filename).parts)
+    found = []
+    for entry in entries:
+        name = PurePosixPath(entry.filename)
+        if any(part.startswith(".") or part == "__MACOSX" for part in name.parts):
+            notes.add("hidden files in .zip archives, left out", place, n_bytes=entry.file_size)
+        elif name.suffix.lower() != ".zip" and kinds.has_text_name(name.name):
+            found.append(Place(path, entry.filename))
+        else:
+            notes.add(
+                "files of other kinds in .zip archives, left out",
+                f"{place}, member {name}",
+                n_bytes=entry.file_size,
+            )
+    if not found:
+        names = ", ".join(entry.filename for entry in entries[:3]) or "nothing"
+        raise DataError(f"{path} is a .zip that holds no {kinds.READS} (but {names}); unpack or convert it")
+    return found
 
 
-def _json(path: Path, field: str) -> Iterator[str]:
-    """One array of objects, one object, or an object per line."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-            size = path.stat().st_size
-            if not start.startswith(b"[") and _is_json(start.partition(b"\n")[0], file):
-                yield from _json_lines(path, field)
-                return
-            if size > MAX_JSON_BYTES:
-                raise LitMoEError(
-                    f"{path} is {size / 1e9:.1f} GB, too large to hold in memory; write it as .jsonl, "
-                    "one object per line"
-                )
-            file.seek(0)
-            raw = file.read().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    content = _parse(_decode(raw, path, 1, 0), path, 1)
-    del raw
-    entries = content if isinstance(content, list) else [content]
-    for number, entry in enumerate(entries, 1):
-        yield _text_of(entry, field, f"{path}, entry {number}")
+def _parquet(place: Place, codecs: list[kinds.Codec], text_field: str, notes: Notes) -> Iterator[str]:
+    with reading(place), ExitStack() as stack:
+        if place.member is None and not codecs:
+            yield from parquet(place.path, text_field, str(place), notes)
+            return
+        import shutil
+        import tempfile
+
+        unpacked = stack.enter_context(tempfile.TemporaryFile(prefix="litmoe-"))
+        with opened(place, codecs) as stream:
+            shutil.copyfileobj(stream, unpacked, 1 << 20)
+        unpacked.seek(0)
+        yield from parquet(unpacked, text_field, str(place), notes)
 
 
-def _is_json(line: bytes, file: Any) -> bool:
-    """Whether the first line is JSON by itself; read to its end first where it is longer than was read."""
-    if len(line) >= 4000:
-        file.seek(0)
-        line = file.readline(MAX_JSON_BYTES).removeprefix(b"\xef\xbb\xbf")
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _show(place: Place, see: See | None) -> None:
+    """Show the bytes of a file that is not read in order."""
+    if see is not None:
+        for _ in byte_chunks(place, see=see):
+            pass
 
 
-def _parquet(path: Path, field: str) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            columns = {column.name: column.type for column in file.schema_arrow}
-            if field not in columns:
-                raise LitMoEError(_no_field(str(path), field, list(columns), "columns"))
-            if not (pa.types.is_string(columns[field]) or pa.types.is_large_string(columns[field])):
-                raise LitMoEError(
-                    f"{path}: column {field!r} holds {columns[field]}, not strings; name another --text-field"
-                )
-            row = 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[field]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    if text:
-                        yield text
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LitMoEError(f"{path} is damaged or no Parquet file ({reason}); get it again") from error
-
-
-def _decode(raw: bytes, path: Path, number: int, offset: int) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise LitMoEError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {offset + error.start} (line "
-            f"{number + raw.count(10, 0, error.start)}); save it as UTF-8, or remove the damaged part"
-        ) from error
-
-
-def _parse(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        reason = f"{error.msg}, column {error.colno}"
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets a thousand deep
-        line, reason = first_line, str(error).splitlines()[0]
-    raise LitMoEError(f"{path}, line {line} is not JSON ({reason}); repair or remove it")
-
-
-def _text_of(entry: Any, field: str, where: str) -> str:
-    if not isinstance(entry, dict):
-        raise LitMoEError(f"{where} is not an object with a field {field!r}; make every entry an object")
-    if field not in entry:
-        raise LitMoEError(_no_field(where, field, list(entry), "fields"))
-    text = entry[field]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise LitMoEError(
-            f"{where}: field {field!r} is not a string but {type(text).__name__}; name another --text-field"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise LitMoEError(
-            f"{where}: character {error.start} of the text is half a surrogate pair; repair or remove it"
-        ) from error
-    return text
-
-
-def _no_field(where: str, field: str, found: list[str], kind: str) -> str:
-    names = ", ".join(" ".join(name.split()) for name in found[:8]) + (", ..." if len(found) > 8 else "")
-    return f"{where} has no {field!r}, only the {kind} {names or '(none)'}; name one with --text-field"
-
-
-def _unreadable(path: Path, error: OSError) -> LitMoEError:
-    reason = (error.strerror or str(error)).splitlines()[0]
-    return LitMoEError(f"cannot read {path}: {reason}; check its name and permissions, or get it again")
+def _note_wrong_name(place: Place, compressed: bool, notes: Notes) -> None:
+    named = PurePosixPath(place.name.lower()).suffix in kinds.COMPRESSED
+    if compressed and not named:
+        notes.add("files that are compressed though their names do not say so, read as what they are", place)
+    elif named and not compressed:
+        notes.add("files that are not compressed though their names say so, read as what they are", place)

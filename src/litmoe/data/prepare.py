@@ -1,21 +1,22 @@
 """``litmoe prepare``: text, tokenizer and token stores, ready to train on."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from litmoe.config import PrepareConfig
-from litmoe.data.documents import read_text, split_documents
+from litmoe.data.formats import read_documents
+from litmoe.data.listing import has_text
 from litmoe.data.prepared_text import (
     RECORD,
+    check_text,
     finish_interrupted,
     is_sample,
-    plan_text,
+    replace_text,
     text_fingerprint,
     with_source,
-    write_text,
 )
 from litmoe.data.store_record import OWN_FILES
 from litmoe.data.token_store import TokenStore, ensure_stores, text_files
@@ -23,20 +24,23 @@ from litmoe.data.tokenizer import (
     OWN_FILES as TOKENIZER_FILES,
 )
 from litmoe.data.tokenizer import (
+    check_vocab_size,
     copy_tokenizer,
+    download_tokenizer,
     fetch_tokenizer,
     open_tokenizer,
     tokenizer_fingerprint,
     tokenizer_record,
     train_tokenizer,
 )
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError, DataError
 from litmoe.files import only_one_process, refuse_foreign
+from litmoe.messages import Say, silent
 
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """One side of the prepared data."""
+    """The training or the validation part of the prepared data."""
 
     text_dir: Path
     """The folder whose text it was made from."""
@@ -60,16 +64,17 @@ class PreparedData:
     seconds: float
 
 
-def prepare(config: PrepareConfig, say: Callable[[str], None] = print) -> PreparedData:
+def prepare(config: PrepareConfig, say: Say = silent) -> PreparedData:
     """Bring text, tokenizer and token stores to the state that ``config`` asks for; reuse what fits.
 
     Args:
         config: What is wanted.
-        say: Gets one line per event.
+        say: Told what is done, read, left out and reused, a line each.
 
     Raises:
-        LitMoEError: A wrong setting, a source or tokenizer that cannot be had, or a folder that holds
-            something else than what is asked for. Then nothing is changed.
+        ConfigError: A setting that is wrong. DataError: A source or tokenizer that cannot be had, or a folder
+        that holds something else than what is asked
+            for. Then nothing is changed.
     """
     started = time.monotonic()
     _check(config)
@@ -81,10 +86,10 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = print) -> Prepar
         # First everything that can be refused, then everything that changes something.
         refuse_foreign(train_dir / "train", OWN_FILES, "token store")
         refuse_foreign(val_dir / "val", OWN_FILES, "token store")
-        sources, text_changes = plan_text(config, say)
-        making = _plan_tokenizer(config, text_changes, say)
+        sources, text_changes = check_text(config, say)
+        making = _choose_tokenizer(config, text_changes, say)
         if sources:
-            write_text(config, sources, say)
+            replace_text(config, sources, say)
         if making:
             _make_tokenizer(config, making, say)
         train, val = ensure_stores(
@@ -95,7 +100,7 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = print) -> Prepar
             progress=config.progress,
             val_fraction=config.val_fraction,
         )
-    val_text = val_dir if any(val_dir.glob("*.txt")) else train_dir
+    val_text = val_dir if has_text(val_dir) else train_dir
     prepared = PreparedData(
         data_dir,
         config.tokenizer_dir,
@@ -110,32 +115,46 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = print) -> Prepar
 
 
 def _check(config: PrepareConfig) -> None:
+    """Refuse settings that are wrong whatever lies on the disk."""
     if not 0 < config.val_fraction < 1:
-        raise LitMoEError(f"--val-fraction is {config.val_fraction}; give a number above 0 and below 1")
-    if config.max_documents is not None and config.max_documents < 2:
-        raise LitMoEError(
-            f"--max-documents is {config.max_documents}; give 2 or more: one to train on, one to validate"
+        raise ConfigError(f"--val-fraction is {config.val_fraction}; give a number above 0 and below 1")
+    most = config.max_documents
+    if isinstance(most, list) and len(most) != len(config.source):
+        raise ConfigError(
+            f"--max-documents has {len(most)} numbers for {len(config.source)} sources; give one for all "
+            "together, or one for each --source (null: all of it)"
         )
+    for number in most if isinstance(most, list) else [most]:
+        if number is not None and number < 2:
+            raise ConfigError(
+                f"--max-documents is {number}; give 2 or more: one to train on, one to validate"
+            )
+    _refuse_source_in_data(config)
+
+
+def _refuse_source_in_data(config: PrepareConfig) -> None:
+    """Neither may the data folder lie in a source nor a source in the text of the data folder."""
     data_dir = config.data_dir.resolve()
     for name in config.source:
         if Path(name).is_dir() and Path(name).resolve() in (data_dir, *data_dir.parents):
-            raise LitMoEError(
+            raise ConfigError(
                 f"the data folder {config.data_dir} lies in the source {name}, so prepare would read what it "
                 "writes; give a --data-dir elsewhere"
             )
-        for side in ("train", "val"):
-            folder = (config.data_dir / side).resolve()
+        for split in ("train", "val"):
+            folder = (config.data_dir / split).resolve()
             if folder in (Path(name).resolve(), *Path(name).resolve().parents):
-                raise LitMoEError(
+                raise ConfigError(
                     f"the source {name} lies in the data folder; leave out --source to use that text where it "
                     "is, or give another --data-dir"
                 )
 
 
-def _plan_tokenizer(
-    config: PrepareConfig, text_changes: bool, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """Decide how to make the tokenizer, as its record will say; None if the one that is there will do."""
+def _choose_tokenizer(config: PrepareConfig, text_changes: bool, say: Say) -> dict[str, Any] | None:
+    """Decide how to make the tokenizer, as its record will say; None if the one that is there will do.
+
+    What cannot be made is refused here, before any text is written: a wrong name, too small a vocabulary.
+    """
     directory = config.tokenizer_dir
     there = (directory / "tokenizer.json").exists()
     wanted = config.tokenizer
@@ -146,18 +165,24 @@ def _plan_tokenizer(
             return None
         wanted = "train" if is_sample(config) else "gpt2"
     refuse_foreign(directory, TOKENIZER_FILES, "tokenizer")
+
     if wanted == "train":
+        check_vocab_size(config.vocab_size)
         making: dict[str, Any] = {"made_by": "train", "vocab_size": config.vocab_size}
     elif Path(wanted).is_dir():
         open_tokenizer(Path(wanted))
         making = {"made_by": "copy", "name": str(Path(wanted).resolve())}
     else:
         making = {"made_by": "fetch", "name": wanted}
+    record = tokenizer_record(directory) if there else None
+    if making["made_by"] == "fetch" and (record is None or record.get("name") != wanted):
+        download_tokenizer(wanted)
     if not there:
         return making
-    record = tokenizer_record(directory)
+
+    # Another tokenizer is there: is it the one that is asked for?
     if record is None:
-        raise LitMoEError(
+        raise DataError(
             f"{directory} holds a tokenizer that litmoe did not make; leave out --tokenizer to use it, or give "
             "another --tokenizer-dir"
         )
@@ -169,7 +194,7 @@ def _plan_tokenizer(
         say(f"tokenizer: already in {directory}")
         return None
     if not config.force:
-        raise LitMoEError(
+        raise DataError(
             f"{directory} holds another tokenizer ({_how_made(record)}); leave out --tokenizer to use it, give "
             "another --tokenizer-dir, or use --force to replace it"
         )
@@ -182,7 +207,7 @@ def _how_made(record: dict[str, Any]) -> str:
     return str(record.get("name"))
 
 
-def _make_tokenizer(config: PrepareConfig, making: dict[str, Any], say: Callable[[str], None]) -> None:
+def _make_tokenizer(config: PrepareConfig, making: dict[str, Any], say: Say) -> None:
     directory = config.tokenizer_dir
     if making["made_by"] == "train":
         files = text_files(config.data_dir / "train")
@@ -199,7 +224,7 @@ def _make_tokenizer(config: PrepareConfig, making: dict[str, Any], say: Callable
 
 def _texts(files: list[Path]) -> Iterator[str]:
     for path in files:
-        for piece in split_documents(read_text(path)):
+        for piece in read_documents(path):
             yield piece.text
 
 
@@ -209,7 +234,7 @@ def _summary(store: TokenStore, text_dir: Path) -> PreparedSplit:
     )
 
 
-def _report(prepared: PreparedData, made: bool, say: Callable[[str], None]) -> None:
+def _report(prepared: PreparedData, made: bool, say: Say) -> None:
     for name, split in (("train", prepared.train), ("val", prepared.val)):
         say(
             f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes / 1e6:.2f} MB, "

@@ -11,20 +11,24 @@ A run that dies in 1 leaves rubbish, which the next removes; one that dies in 2 
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import Source, open_sources
-from litmoe.data.text_shards import write_sides
-from litmoe.data.token_store import text_files
-from litmoe.errors import LitMoEError
+from litmoe.data.listing import Listing, has_text, is_own_folder, list_text
+from litmoe.data.text_shards import write_splits
+from litmoe.errors import DataError, DiskFullError, LitMoEError
+from litmoe.files import is_disk_full, reason_of, rename, write_text
+from litmoe.messages import Say, readable, silent
 
 RECORD = "corpus.json"
 _PENDING = ".preparing"
+_SPLITS = ("train", "val")
 
 
 def with_source(config: PrepareConfig) -> PrepareConfig:
@@ -33,7 +37,7 @@ def with_source(config: PrepareConfig) -> PrepareConfig:
         return config
     record = _read_record(config.data_dir / RECORD)
     was_sample = record is not None and record["request"]["source"] == ["sample"]
-    if was_sample or not any((config.data_dir / "train").glob("*.txt")):
+    if was_sample or not has_text(config.data_dir / "train"):
         return replace(config, source=["sample"])
     return config
 
@@ -43,8 +47,8 @@ def is_sample(config: PrepareConfig) -> bool:
     return config.source == ["sample"]
 
 
-class TextPlan(NamedTuple):
-    """What :func:`plan_text` decides."""
+class TextStatus(NamedTuple):
+    """How the text in the data folder compares with what is asked for."""
 
     sources: list[Source]
     """What to read; nothing if the text that is there is what is asked for."""
@@ -52,57 +56,63 @@ class TextPlan(NamedTuple):
     """Whether the text will be another than before. A lost file that is written again changes nothing."""
 
 
-def plan_text(config: PrepareConfig, say: Callable[[str], None]) -> TextPlan:
+def check_text(config: PrepareConfig, say: Say = silent) -> TextStatus:
     """Compare the text that is there with what is asked for, and change nothing yet.
 
     Raises:
-        LitMoEError: A source is wrong, or the text that is there stands in the way.
+        DataError: A source is wrong, or the text that is there stands in the way.
     """
     data_dir = config.data_dir
     if not config.source:
         _refuse_reading_options(config)
-        say(f"text: using what is in {data_dir / 'train'} ({len(text_files(data_dir / 'train'))} files)")
-        return TextPlan([], changes=False)
+        listing = list_text(data_dir / "train")
+        for line in listing.lines() + (
+            list_text(data_dir / "val").lines() if (data_dir / "val").is_dir() else []
+        ):
+            say(line)
+        say(f"text: using what is in {data_dir / 'train'} ({_how_much(listing)})")
+        return TextStatus([], changes=False)
     sources = open_sources(config)
     record = _read_record(data_dir / RECORD)
-    texts = [path for side in ("train", "val") for path in sorted((data_dir / side).glob("*.txt"))]
     written = {entry["name"]: entry["size"] for entry in record["files"]} if record else {}
-    for path in texts:
-        if f"{path.parent.name}/{path.name}" not in written:
-            raise LitMoEError(
+    for name, path in _texts_in(data_dir):
+        if name not in written:
+            raise DataError(
                 f"{path} was not written by prepare, and stays as it is; leave out --source to use the text in "
                 f"{data_dir}, or give another --data-dir"
             )
     if record is None:
-        return TextPlan(sources, changes=True)
+        if "sample" in config.source:
+            _refuse_mixing(config)
+        return TextStatus(sources, changes=True)
     missing = []
     for name, size in written.items():
         path = data_dir / name
         if not path.is_file():
             missing.append(name)
         elif path.stat().st_size != size:
-            raise LitMoEError(
+            raise DataError(
                 f"{path} changed since prepare wrote it; move it away to have it written again, or leave out "
                 "--source to use it as it is"
             )
     difference = _difference(record, _request(config), _inputs(sources))
     if difference and not config.force:
-        raise LitMoEError(
+        raise DataError(
             f"{data_dir} holds text prepared from {', '.join(record['request']['source'])}, and {difference}; "
             "use --force to replace it, or give another --data-dir"
         )
     if difference is None and not missing:
         say(f"text: already prepared in {data_dir} from {', '.join(record['request']['source'])}")
-        return TextPlan([], changes=False)
+        return TextStatus([], changes=False)
     say(f"text: prepared again, {difference or f'{missing[0]} is missing'}")
-    return TextPlan(sources, changes=difference is not None)
+    return TextStatus(sources, changes=difference is not None)
 
 
-def write_text(config: PrepareConfig, sources: list[Source], say: Callable[[str], None]) -> None:
+def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent) -> None:
     """Write the text of ``sources`` beside its final place, then move it there.
 
     Raises:
-        LitMoEError: A source or the disk fails. Then the text is as it was.
+        DataError: A source fails. DiskFullError, LitMoEError: the disk does. Then the text is as it was.
     """
     pending = config.data_dir / _PENDING
     for source in sources:
@@ -111,9 +121,9 @@ def write_text(config: PrepareConfig, sources: list[Source], say: Callable[[str]
     inputs = _inputs(sources)  # before reading: a file that changes meanwhile is noticed next time
     try:
         pending.mkdir()
-        written = write_sides(sources, config, pending)
-        if written.dropped:
-            say(f"text: dropped {written.dropped:,} training documents that are in the validation text too")
+        written = write_splits(sources, config, pending)
+        for line in written.lines():
+            say(f"text: {line}")
         record = {
             "written_by": "litmoe prepare",
             "request": _request(config),
@@ -124,22 +134,22 @@ def write_text(config: PrepareConfig, sources: list[Source], say: Callable[[str]
             "dropped_from_train": written.dropped,
             "files": written.train.files + written.val.files,
         }
-        part = pending / "corpus.part"
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", newline="\n")
-        part.replace(pending / RECORD)
+        write_text(pending / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
     except OSError as error:
-        shutil.rmtree(pending, ignore_errors=True)
-        raise LitMoEError(
-            f"cannot write text in {config.data_dir}: {error.strerror or error}; check space and permissions"
+        if isinstance(error, LitMoEError):
+            raise
+        kind = DiskFullError if is_disk_full(error) else DataError
+        raise kind(
+            f"cannot write text in {config.data_dir}: {reason_of(error)}; check space and permissions"
         ) from error
-    except BaseException:
-        shutil.rmtree(pending, ignore_errors=True)
-        raise
+    finally:
+        if not (pending / RECORD).exists():
+            shutil.rmtree(pending, ignore_errors=True)
     _move_in(config.data_dir)
 
 
-def finish_interrupted(data_dir: Path, say: Callable[[str], None]) -> None:
-    """Complete or clear away what a killed :func:`write_text` left."""
+def finish_interrupted(data_dir: Path, say: Say) -> None:
+    """Complete or clear away what a killed :func:`replace_text` left."""
     pending = data_dir / _PENDING
     if _read_record(pending / RECORD) is not None:
         say("text: finishing what an interrupted prepare had written")
@@ -161,12 +171,12 @@ def _move_in(data_dir: Path) -> None:
         for name in names:
             (data_dir / name).parent.mkdir(exist_ok=True)
             if (pending / name).exists():
-                (pending / name).replace(data_dir / name)
-        (pending / RECORD).replace(data_dir / RECORD)
+                rename(pending / name, data_dir / name)
+        rename(pending / RECORD, data_dir / RECORD)
         shutil.rmtree(pending, ignore_errors=True)
     except OSError as error:
-        raise LitMoEError(
-            f"cannot replace the text in {data_dir}: {error.strerror or error}; check that no other program has "
+        raise DataError(
+            f"cannot replace the text in {data_dir}: {reason_of(error)}; check that no other program has "
             "it open, then run litmoe prepare again"
         ) from error
 
@@ -176,7 +186,7 @@ def _request(config: PrepareConfig) -> dict[str, Any]:
     builtin = ("sample", "tinystories")
     return {
         "source": [name if name in builtin else Path(name).resolve().as_posix() for name in config.source],
-        "split": config.split,
+        "document_boundaries": config.split,
         "text_field": config.text_field,
         "val_fraction": config.val_fraction,
         "max_documents": config.max_documents,
@@ -208,7 +218,7 @@ def _refuse_reading_options(config: PrepareConfig) -> None:
     defaults = PrepareConfig()
     for name in ("split", "text_field", "max_documents", "seed"):
         if getattr(config, name) != getattr(defaults, name):
-            raise LitMoEError(
+            raise DataError(
                 f"--{name.replace('_', '-')} works on text read with --source, not on the text that lies in "
                 f"{config.data_dir / 'train'}; name a source and another --data-dir"
             )
@@ -220,10 +230,12 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if all(key in record for key in ("request", "inputs", "files")):
+            if "split" in record["request"]:  # its name in version 0.1.0
+                record["request"]["document_boundaries"] = record["request"].pop("split")
             return dict(record)
     except (OSError, ValueError, TypeError):
         pass
-    raise LitMoEError(
+    raise DataError(
         f"{path} is damaged, so prepare cannot tell its files from yours; remove it and the text beside it, or "
         "give another --data-dir"
     )
@@ -237,9 +249,46 @@ def text_fingerprint(data_dir: Path) -> str:
     record = _read_record(data_dir / RECORD)
     known = {entry["name"]: entry for entry in record["files"]} if record else {}
     digests = {name: entry["sha256"] for name, entry in known.items() if name.startswith("train/")}
-    for path in (data_dir / "train").glob("*.txt"):
-        entry = known.get(f"train/{path.name}")
+    for name, path in _texts_in(data_dir):
+        if not name.startswith("train/"):
+            continue
+        entry = known.get(name)
         if entry is None or entry["size"] != path.stat().st_size:
             with path.open("rb") as file:
-                digests[f"train/{path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()
+
+
+def _texts_in(data_dir: Path) -> Iterator[tuple[str, Path]]:
+    """The text files of both splits, with their names in the data folder."""
+    for split in _SPLITS:
+        if (data_dir / split).is_dir():
+            listing = list_text(data_dir / split)
+            yield from ((f"{split}/{listing.name(path)}", path) for path in listing.files)
+
+
+def _how_much(listing: Listing) -> str:
+    size = sum(path.stat().st_size for path in listing.files)
+    return f"{len(listing.files):,} {'file' if len(listing.files) == 1 else 'files'}, {readable(size)}"
+
+
+def _refuse_mixing(config: PrepareConfig) -> None:
+    """The built-in stories do not go into a folder with anything of somebody's in it.
+
+    Raises:
+        DataError: It holds a file that is not litmoe's.
+    """
+    data_dir, tokenizer_dir = config.data_dir, config.tokenizer_dir.resolve()
+    for folder, folders, names in os.walk(data_dir):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and Path(folder, name).resolve() != tokenizer_dir
+        ]
+        foreign = sorted(name for name in names if not name.startswith("."))
+        if foreign and not is_own_folder(Path(folder)):
+            raise DataError(
+                f"{data_dir} holds {Path(folder, foreign[0]).relative_to(data_dir)}, and the built-in stories are "
+                f"not mixed into it; put text into {data_dir / 'train'} or name it with --source, or give another "
+                "--data-dir for the stories"
+            )

@@ -1,21 +1,26 @@
-"""Documents out: sources become text files of about 64 MB, on the training or the validation side.
+"""Documents out: sources become text files of about 64 MB each, for training and for validation.
 
-The files are plain text with a line ``<|endoftext|>`` after every document, which any tool can read.
+The files are plain text with a line ``<|endoftext|>`` after every document, which any tool can read. A record
+that has ``<|endoftext|>`` in its text cannot stand there, so it opens a file of JSON lines,
+``shard-00001.jsonl``, which is filled like the others. Documents keep their order over both kinds.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from litmoe.config import PrepareConfig
-from litmoe.data.corpus import Side, Source, SourcePart
+from litmoe.data.corpus import Source, SourcePart, Split
+from litmoe.data.decoding import control_characters
 from litmoe.data.documents import END_OF_TEXT, Piece, document_key, validation_limit
 from litmoe.data.encoding import document_keys, one_document
-from litmoe.errors import LitMoEError
+from litmoe.data.notes import Notes
+from litmoe.errors import DataError
+from litmoe.messages import readable
+from litmoe.progress_bar import progress_bar
 
 SHARD_BYTES = 64 << 20
 
@@ -29,22 +34,25 @@ class ShardWriter:
         self.documents = 0
         self.n_bytes = 0
         """UTF-8 bytes of the documents, without separators."""
-        self._folder = folder
+        self.control_characters = 0
+        self.folder = folder
         self._file: Any = None
+        self._suffix = ""
         self._size = 0
+        self._inside = False  # a document has begun and not ended
         folder.mkdir(parents=True)
 
     def add(self, piece: Piece) -> None:
         """Append a piece of a document."""
+        if piece.quotes_marker and self._suffix == ".txt" and not self._inside:
+            self.close()
         if self._file is None:
-            self._file = (self._folder / f"shard-{len(self.files):05d}.txt").open("wb")
-            self._hash, self._size = hashlib.sha256(), 0
+            self._open(".jsonl" if piece.quotes_marker else ".txt")
         text = piece.text.encode()
         self.n_bytes += len(text)
-        raw = text + f"\n{END_OF_TEXT}\n".encode() if piece.ends_document else text
-        self._file.write(raw)
-        self._hash.update(raw)
-        self._size += len(raw)
+        self.control_characters += control_characters(text)
+        self._write(self._as_line(piece) if self._suffix == ".jsonl" else self._as_text(piece, text))
+        self._inside = not piece.ends_document
         if piece.ends_document:
             self.documents += 1
             if self._size >= SHARD_BYTES:
@@ -56,41 +64,82 @@ class ShardWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            name = f"{self._folder.name}/{Path(self._file.name).name}"
+            name = f"{self.folder.name}/{Path(self._file.name).name}"
             self.files.append({"name": name, "size": self._size, "sha256": self._hash.hexdigest()})
-            self._file = None
+            self._file, self._suffix = None, ""
+
+    def move(self, folder: Path) -> None:
+        """Rename the folder of the finished files."""
+        self.folder = self.folder.rename(folder)
+        for entry in self.files:
+            entry["name"] = f"{folder.name}/{Path(entry['name']).name}"
+
+    def _open(self, suffix: str) -> None:
+        self._suffix = suffix
+        self._file = (self.folder / f"shard-{len(self.files):05d}{suffix}").open("wb")
+        self._hash, self._size = hashlib.sha256(), 0
+
+    def _write(self, raw: bytes) -> None:
+        self._file.write(raw)
+        self._hash.update(raw)
+        self._size += len(raw)
+
+    def _as_text(self, piece: Piece, text: bytes) -> bytes:
+        return text + f"\n{END_OF_TEXT}\n".encode() if piece.ends_document else text
+
+    def _as_line(self, piece: Piece) -> bytes:
+        """The piece's part of ``{"text": "..."}``, of which a string may be written part by part."""
+        line = json.dumps(piece.text, ensure_ascii=False)[1:-1]
+        before = "" if self._inside else '{"text": "'
+        return (before + line + ('"}\n' if piece.ends_document else "")).encode()
 
 
-class SidesWriter:
+class Quota:
+    """How many documents may still be read; None: all."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.read = 0
+
+    def left(self) -> int | None:
+        """What is left of it."""
+        return None if self.most is None else self.most - self.read
+
+
+class SplitsWriter:
     """A training and a validation :class:`ShardWriter`, and the rule that no document reaches both."""
 
     def __init__(self, folder: Path, progress: bool, remember_validation: bool) -> None:
         """``remember_validation``: keep the keys of validation documents, about 100 bytes each. Needed only
-        where a source has its own split; a hash never sends equal documents to different sides."""
+        where a source has its own split; a hash never sends equal documents to different splits."""
         self.train, self.val = ShardWriter(folder / "train"), ShardWriter(folder / "val")
-        self.read = 0
-        """Documents taken so far, the dropped ones included."""
         self.dropped = 0
         """Training documents left out because they are validation documents too."""
+        self.dropped_bytes = 0
+        self.exchanged: str | None = None
+        """What to say if the two splits were exchanged."""
+        self.notes = Notes()
         self._validation_keys: set[int] | None = set() if remember_validation else None
-        self._bar = tqdm(desc="read", unit=" documents", unit_scale=True, disable=not progress)
+        self._bar = progress_bar(desc="read", unit=" documents", unit_scale=True, show=progress)
 
-    def take(self, parts: list[SourcePart], most: int | None, side: Callable[[int], Side]) -> None:
-        """Write the documents of ``parts``, at most so many, to the side which their key has."""
+    def take(self, part: SourcePart, quota: Quota, most: int | None, split: Callable[[int], Split]) -> None:
+        """Write up to ``most`` documents of ``part``, each to the split that its key selects."""
         target: ShardWriter | None = None
         starts = True
-        for piece in first_documents(read_all(parts), most):
+        for piece in first_documents(part.read(self.notes), most):
             if starts:
-                target = self._target(document_key(piece.text), side)
-                self.read += 1
+                target = self._target(document_key(piece.text), split)
+                quota.read += 1
             if target is not None:
                 target.add(piece)
+            else:
+                self.dropped_bytes += len(piece.text.encode())
             starts = piece.ends_document
             self._bar.update(starts)
 
-    def _target(self, key: int, side: Callable[[int], Side]) -> ShardWriter | None:
+    def _target(self, key: int, split: Callable[[int], Split]) -> ShardWriter | None:
         keys = self._validation_keys
-        if side(key) == "val":
+        if split(key) == "val":
             if keys is not None:
                 keys.add(key)
             return self.val
@@ -99,6 +148,34 @@ class SidesWriter:
             return None
         return self.train
 
+    def lines(self) -> list[str]:
+        """What a person should know about the text that was written, a line each."""
+        lines = self.notes.lines()
+        if self.dropped:
+            lines.append(
+                f"dropped {self.dropped:,} training documents that are in the validation text too "
+                f"({readable(self.dropped_bytes)})"
+            )
+        control = self.train.control_characters + self.val.control_characters
+        if control:
+            lines.append(f"{control:,} control characters (NUL and the like) are kept as text")
+        if self.exchanged:
+            lines.append(self.exchanged)
+        elif self.val.n_bytes > self.train.n_bytes:
+            sizes = f"{readable(self.val.n_bytes)} against {readable(self.train.n_bytes)}"
+            lines.append(f"there is more validation text than training text: {sizes}")
+        return lines
+
+    def exchange(self) -> None:
+        """Make the validation text, which is the longer one, the training text, and the other way round."""
+        train, val = readable(self.train.n_bytes), readable(self.val.n_bytes)
+        self.train, self.val = self.val, self.train
+        aside = self.train.folder.with_name("aside")
+        self.train.move(aside)
+        self.val.move(self.val.folder.with_name("val"))
+        self.train.move(aside.with_name("train"))
+        self.exchanged = f"a split by document would train on {train} and validate on {val}: exchanged"
+
     def close(self) -> None:
         """Finish all files."""
         self.train.close()
@@ -106,52 +183,76 @@ class SidesWriter:
         self._bar.close()
 
 
-def write_sides(sources: list[Source], config: PrepareConfig, folder: Path) -> SidesWriter:
+def write_splits(sources: list[Source], config: PrepareConfig, folder: Path) -> SplitsWriter:
     """Read all sources and write ``folder/train`` and ``folder/val``.
 
-    Documents without a side go by their hash. Validation text is read first, and a training document equal
-    to one of it is dropped: so a published validation split stays whole, and none of it is trained on.
+    Documents without a split go by their hash. Validation text is read first, and a training document equal to one
+    of it is dropped: so a published validation split stays whole, and none of it is trained on.
+
+    A hash knows nothing of length: where it gives more text to validation than to training (one long document
+    among a few short ones), the two are exchanged.
 
     Raises:
-        LitMoEError: A source cannot be read, or a side would be empty.
+        DataError: A source cannot be read, or a split would be empty.
     """
-    parts: dict[Side | None, list[SourcePart]] = {"val": [], None: [], "train": []}
-    for source in sources:
+    parts: dict[Split | None, list[tuple[SourcePart, int]]] = {"val": [], None: [], "train": []}
+    for number, source in enumerate(sources):
         for part in source.parts:
-            parts[part.side].append(part)
+            parts[part.split].append((part, number))
     names = ", ".join(source.name for source in sources)
-    most = config.max_documents
-    writer = SidesWriter(folder, config.progress, remember_validation=bool(parts["val"]))
-
-    def left() -> int | None:
-        return None if most is None else most - writer.read
+    writer = SplitsWriter(folder, config.progress, remember_validation=bool(parts["val"]))
+    quotas = _quotas(config)
 
     try:
-        if parts["val"]:
-            share = None if most is None else max(1, round(most * config.val_fraction))
-            writer.take(parts["val"], share, lambda key: "val")
+        for part, number in parts["val"]:
+            quota = quotas[number]
+            share = (
+                None if quota.most is None else max(1, round(quota.most * config.val_fraction)) - quota.read
+            )
+            writer.take(part, quota, share, lambda key: "val")
+
         if parts[None]:
             limit: int | None = int(config.val_fraction * 2**64)
             if not parts["val"]:
                 limit = validation_limit(
-                    document_keys(first_documents(read_all(parts[None]), most)), config.val_fraction
+                    document_keys(_read_within(parts[None], _quotas(config))), config.val_fraction
                 )
             if limit is None:
-                raise LitMoEError(one_document(names, next(read_all(parts[None]), None) is None))
-            writer.take(parts[None], left(), lambda key: "val" if key < limit else "train")
-        writer.take(parts["train"], left(), lambda key: "train")
+                empty = next(_read_within(parts[None], _quotas(config)), None) is None
+                raise DataError(one_document(names, empty))
+            for part, number in parts[None]:
+                writer.take(
+                    part, quotas[number], quotas[number].left(), lambda key: "val" if key < limit else "train"
+                )
+
+        for part, number in parts["train"]:
+            writer.take(part, quotas[number], quotas[number].left(), lambda key: "train")
     finally:
         writer.close()
-    for side, words in ((writer.train, "training"), (writer.val, "validation")):
-        if not side.documents:
-            raise LitMoEError(f"{names}: no {words} document is left; check the {words} part of the source")
+
+    for split, what in ((writer.train, "training"), (writer.val, "validation")):
+        if not split.documents:
+            raise DataError(f"{names}: no {what} document is left; check the {what} part of the source")
+    own_split = parts["val"] or parts["train"]
+    if writer.val.n_bytes > writer.train.n_bytes and config.val_fraction < 0.5 and not own_split:
+        writer.exchange()
     return writer
 
 
-def read_all(parts: list[SourcePart]) -> Iterator[Piece]:
-    """The documents of all parts, one part after another."""
-    for part in parts:
-        yield from part.read()
+def _quotas(config: PrepareConfig) -> list[Quota]:
+    """A quota for each source: its own, or one that all share."""
+    most = config.max_documents
+    if isinstance(most, list):
+        return [Quota(number) for number in most]
+    return [Quota(most)] * len(config.source)
+
+
+def _read_within(parts: list[tuple[SourcePart, int]], quotas: list[Quota]) -> Iterator[Piece]:
+    """The documents of all parts, one part after another, as many as the quotas of their sources allow."""
+    for part, number in parts:
+        for piece in first_documents(part.read(), quotas[number].left()):
+            yield piece
+            quotas[number].read += piece.ends_document
 
 
 def first_documents(pieces: Iterator[Piece], most: int | None) -> Iterator[Piece]:

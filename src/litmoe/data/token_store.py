@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from litmoe.data.documents import SplitMode, read_text, split_documents
+from litmoe.data.documents import Boundaries
 from litmoe.data.encoding import Encoder, chosen_documents
+from litmoe.data.formats import read_documents
+from litmoe.data.listing import has_text, list_text, no_text
 from litmoe.data.store_record import COUNTS, DOCUMENTS, OWN_FILES, STORE, TOKENS, dump, read_record, why_stale
 from litmoe.data.tokenizer import tokenizer_fingerprint
 from litmoe.errors import LitMoEError
@@ -85,7 +87,7 @@ def ensure_store(
     say: Callable[[str], None],
     progress: bool,
     part: Part | None = None,
-    split: SplitMode = "auto",
+    split: Boundaries = "auto",
 ) -> TokenStore:
     """Open the store of ``text_dir/*.txt``; build it first if it is missing or no longer fits.
 
@@ -98,7 +100,7 @@ def ensure_store(
         say: Gets one line saying what is built and why; nothing when the store is reused.
         progress: Show a progress bar.
         part: Keep only this side of the documents, for text that is split between two stores.
-        split: Where documents end, see :func:`litmoe.data.documents.split_documents`.
+        split: Where documents end, see :func:`litmoe.data.documents.documents_in`.
 
     Raises:
         LitMoEError: No text, text that is not UTF-8, no tokenizer, a ``store_dir`` with somebody else's
@@ -153,7 +155,7 @@ def ensure_stores(
     train_store, val_store = train_dir / "train", val_dir / "val"
     parts: tuple[Part | None, Part | None] = None, None
     val_text = val_dir
-    if not any(val_dir.glob("*.txt")):
+    if not has_text(val_dir):
         if val_fraction is None:
             record, _ = read_record(train_store)
             known = record["made_from"].get("part") if record else None
@@ -170,11 +172,11 @@ def text_files(text_dir: Path) -> list[Path]:
     Raises:
         LitMoEError: There is no such folder, or no .txt file in it.
     """
-    if not text_dir.is_dir():
+    if not text_dir.exists():
         raise LitMoEError(f"there is no text folder {text_dir}; run litmoe prepare, or put .txt files there")
-    files = sorted(path for path in text_dir.glob("*.txt") if path.is_file())
+    files = list_text(text_dir).files
     if not files:
-        raise LitMoEError(f"no .txt file in {text_dir}; run litmoe prepare, or put .txt files there")
+        raise LitMoEError(f"{no_text(text_dir)}; run litmoe prepare, or put text there")
     return files
 
 
@@ -184,7 +186,7 @@ def _build(
     tokenizer_dir: Path,
     wanted: dict[str, Any],
     part: Part | None,
-    split: SplitMode,
+    split: Boundaries,
     progress: bool,
     name: str,
 ) -> None:
@@ -207,7 +209,7 @@ def _build(
         pieces = (
             piece
             for path, hash_ in zip(files, hashes, strict=True)
-            for piece in split_documents(read_text(path, see(hash_)), split)
+            for piece in read_documents(path, split, see=see(hash_))
         )
         for piece in chosen_documents(pieces, files, side, split):
             encoder.add(piece)

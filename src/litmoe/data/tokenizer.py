@@ -60,11 +60,7 @@ def train_tokenizer(
     """
     import tokenizers as hf
 
-    if vocab_size < 257:
-        raise LitMoEError(
-            f"a vocabulary of {vocab_size} is too small: 256 bytes and the end-of-text token make 257; "
-            "give --vocab-size 257 or more"
-        )
+    check_vocab_size(vocab_size)
     used = 0
 
     def capped() -> Iterator[str]:
@@ -94,6 +90,19 @@ def train_tokenizer(
     _write(tokenizer, END_OF_TEXT, directory, made, say)
 
 
+def check_vocab_size(vocab_size: int) -> None:
+    """Refuse a vocabulary that has no room for every byte.
+
+    Raises:
+        LitMoEError: It is too small.
+    """
+    if vocab_size < 257:
+        raise LitMoEError(
+            f"a vocabulary of {vocab_size} is too small: 256 bytes and the end-of-text token make 257; "
+            "give --vocab-size 257 or more"
+        )
+
+
 def fetch_tokenizer(name: str, directory: Path, *, say: Callable[[str], None] = print) -> None:
     """Download a tokenizer, and nothing but that, from the Hugging Face hub.
 
@@ -104,6 +113,19 @@ def fetch_tokenizer(name: str, directory: Path, *, say: Callable[[str], None] = 
 
     Raises:
         LitMoEError: No network, no such or a gated repository, or no tokenizer in it that can be used.
+    """
+    tokenizer, end = _read_source(*download_tokenizer(name))
+    _write(tokenizer, end, directory, {"made_by": "fetch", "name": name}, say)
+
+
+def download_tokenizer(name: str) -> tuple[Path, str]:
+    """Download a tokenizer into the hub's cache, and see that it can be used.
+
+    Returns:
+        Its folder there, and its name for messages.
+
+    Raises:
+        LitMoEError: As :func:`fetch_tokenizer`.
     """
     from huggingface_hub import snapshot_download
 
@@ -116,8 +138,9 @@ def fetch_tokenizer(name: str, directory: Path, *, say: Callable[[str], None] = 
             f"cannot fetch the tokenizer {name} ({hub_id}) from the Hugging Face hub: {reason}; check the "
             f"name and the network, give a folder that holds one, {_USE_TRAIN}"
         ) from error
-    tokenizer, end = _read_source(fetched, f"the hub repository {hub_id}")
-    _write(tokenizer, end, directory, {"made_by": "fetch", "name": name}, say)
+    where = f"the hub repository {hub_id}"
+    _read_source(fetched, where)
+    return fetched, where
 
 
 def copy_tokenizer(source_dir: Path, directory: Path, *, say: Callable[[str], None] = print) -> None:
