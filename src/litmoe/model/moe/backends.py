@@ -45,11 +45,13 @@ class Backend(NamedTuple):
     each expert's rows end. Rows come with their weight: were they weighted after their way back from another
     process, all outputs would have to be kept there for the gradient of the weights.
     """
+    alignment: int = 1
+    """Rows of inputs and weights must be multiples of so many bytes."""
 
 
-BACKENDS: dict[str, Backend] = {
+BACKENDS: dict[BackendName, Backend] = {
     "loop": Backend(loop.fused, loop.rows),
-    "grouped": Backend(grouped.fused, grouped.rows),
+    "grouped": Backend(grouped.fused, grouped.rows, alignment=16),
 }
 
 
@@ -74,8 +76,8 @@ def choose_backend(device: torch.device, dtype: torch.dtype, *widths: int) -> Ba
     """The backend for matrices of these widths in `dtype`: grouped where PyTorch has a kernel, else loop."""
     if device.type != "cuda" or dtype != torch.bfloat16 or torch.version.hip is not None:
         return "loop"
-    if any(width * dtype.itemsize % 16 for width in widths):
-        return "loop"  # grouped products take rows of whole 16 bytes only
+    if any(width * dtype.itemsize % BACKENDS["grouped"].alignment for width in widths):
+        return "loop"
     return "grouped" if torch.cuda.get_device_capability(device)[0] in (9, 10) else "loop"
 
 

@@ -32,11 +32,25 @@ class Products(NamedTuple):
     """(dy_AY, x_AX, offsets_E) -> `dy[rows of e].T @ x[rows of e]`, (E, Y, X); zeros without rows."""
 
 
-GROUPED_MM = Products(
-    forward=lambda x_AX, w_EYX, offsets_E: F.grouped_mm(x_AX, w_EYX.mT, offs=offsets_E),
-    backward=lambda dy_AY, w_EYX, offsets_E: F.grouped_mm(dy_AY, w_EYX, offs=offsets_E),
-    weight=lambda dy_AY, x_AX, offsets_E: F.grouped_mm(dy_AY.T, x_AX, offs=offsets_E),
-)
+def _forward_product(x_AX: Tensor, w_EYX: Tensor, offsets_E: Tensor) -> Tensor:
+    if not x_AX.numel():  # which grouped_mm refuses
+        return x_AX.new_zeros(x_AX.size(0), w_EYX.size(1))
+    return F.grouped_mm(x_AX, w_EYX.mT, offs=offsets_E)
+
+
+def _backward_product(dy_AY: Tensor, w_EYX: Tensor, offsets_E: Tensor) -> Tensor:
+    if not dy_AY.numel():
+        return dy_AY.new_zeros(dy_AY.size(0), w_EYX.size(2))
+    return F.grouped_mm(dy_AY, w_EYX, offs=offsets_E)
+
+
+def _weight_product(dy_AY: Tensor, x_AX: Tensor, offsets_E: Tensor) -> Tensor:
+    if not dy_AY.numel():
+        return dy_AY.new_zeros(offsets_E.numel(), dy_AY.size(1), x_AX.size(1))
+    return F.grouped_mm(dy_AY.T, x_AX, offs=offsets_E)
+
+
+GROUPED_MM = Products(_forward_product, _backward_product, _weight_product)
 """PyTorch's: fast in bf16 on compute capability 9 and 10 only. Rows must be multiples of 16 bytes long."""
 
 
