@@ -452,7 +452,7 @@ def test_a_full_disk_stops_or_is_trained_on_over(
 ) -> None:
     disk = small_disk(4)
     if found_out == "while writing":  # another program takes the space right after we looked
-        monkeypatch.setattr("litmoe.checkpoint.folder.free_bytes", lambda _: None)
+        monkeypatch.setattr("litmoe.checkpoint.writing.free_bytes", lambda _: None)
     words = [f"--checkpoint.asynchronous={asynchronous}", "--checkpoint.on_full_disk=continue"]
     said: list[str] = []
     with running(make_config(*words, out_dir=str(disk / "out"))) as run:
@@ -506,7 +506,7 @@ def test_retention_lets_a_run_live_on_a_small_disk(
 def test_no_free_space_is_refused_before_anything_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("litmoe.checkpoint.folder.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("litmoe.checkpoint.writing.free_bytes", lambda _: 1000)
     with pytest.raises(DiskFullError, match=r"needs 3\d\.\d kB and the disk has 1 kB free"):
         checkpoint.save(tmp_path / "out" / "final", tiny(1))
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Checkpoint folders: whole or not at all, verified before use."""
 
-from litmoe.checkpoint.folder import (
+from litmoe.checkpoint.hf_config import hf_config
+from litmoe.checkpoint.layout import (
     FINAL,
     HF_CONFIG,
     MANIFEST,
@@ -8,28 +9,27 @@ from litmoe.checkpoint.folder import (
     MODEL_CONFIG,
     REMOVED,
     SETTINGS,
-    TENSOR_OVERHEAD,
     TOKENIZER_FILES,
     TRAINER_STATE,
     Contents,
     Saved,
+    UnreadableError,
+    step_folder,
+)
+from litmoe.checkpoint.reading import load_model, load_trainer, newest, step_checkpoints, verify
+from litmoe.checkpoint.retention import count_to_come, expendable
+from litmoe.checkpoint.staging import HostMemory
+from litmoe.checkpoint.writing import (
+    TENSOR_OVERHEAD,
     clean,
     copy,
     free_bytes,
-    load_model,
-    load_trainer,
-    newest,
     remove,
     require_space,
     save,
     size_in_bytes,
-    step_checkpoints,
-    step_folder,
-    tensors_in,
-    verify,
 )
-from litmoe.checkpoint.retention import count_to_come, expendable
-from litmoe.checkpoint.staging import HostMemory
+from litmoe.optim.state_size import tensors_in
 
 __all__ = [
     "FINAL",
@@ -45,11 +45,13 @@ __all__ = [
     "Contents",
     "HostMemory",
     "Saved",
+    "UnreadableError",
     "clean",
     "copy",
     "count_to_come",
     "expendable",
     "free_bytes",
+    "hf_config",
     "load_model",
     "load_trainer",
     "newest",

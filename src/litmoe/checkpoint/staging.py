@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litmoe.checkpoint.folder import Contents, tensors_in
+from litmoe.checkpoint.layout import Contents
 from litmoe.messages import readable
+from litmoe.optim.state_size import tensors_in
 
 
 class HostMemory:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litmoe import checkpoint
+from litmoe.checkpoint.hf_config import OURS, to_mixtral_config
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
 from litmoe.files import only_one_process, whole_folder
@@ -21,11 +22,9 @@ from litmoe.inference.loading import find_checkpoint
 from litmoe.interop.litgpt import refuse_other_than_import, save_import
 from litmoe.interop.mixtral import (
     CONFIG,
-    OURS,
     from_mixtral_config,
     from_mixtral_weights,
     refuse_other_than_mixtral,
-    to_mixtral_config,
     to_mixtral_weights,
 )
 from litmoe.interop.model_card import model_card

@@ -15,7 +15,6 @@ from litmoe import checkpoint
 from litmoe.config.files import read_yaml
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import LitMoEError
-from litmoe.interop.mixtral import mixtral_config_of
 from litmoe.messages import one_line
 from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
@@ -79,7 +78,7 @@ def save_import(
         model_config=asdict(config),
         settings={IMPORTED: name},
         tokenizer_dir=folder if has_tokenizer else None,
-        hf_config=mixtral_config_of(config, weights),
+        hf_config=checkpoint.hf_config(config, weights),
     )
     checkpoint.save(directory, contents)
     count = sum(tensor.numel() for tensor in weights.values())

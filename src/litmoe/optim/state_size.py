@@ -34,12 +34,13 @@ def state_shapes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
         probe.step()
     except Exception:
         return [tensor for group in probe.param_groups for tensor in group["params"]] * 2
-    return list(_tensors_in(dict(probe.state)))
+    return list(tensors_in(dict(probe.state)))
 
 
-def _tensors_in(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, dict | list | tuple):
-        for item in state.values() if isinstance(state, dict) else state:
-            yield from _tensors_in(item)
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples, in their order."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(item)

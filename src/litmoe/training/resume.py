@@ -12,7 +12,6 @@ from litmoe.config import TrainConfig, as_plain
 from litmoe.config.files import read_yaml
 from litmoe.distributed.collective import on_first_process
 from litmoe.errors import LitMoEError
-from litmoe.interop.mixtral import mixtral_config_of
 from litmoe.messages import Say, silent
 from litmoe.optim.torchao_state import plain, restored
 from litmoe.training.run import Run, State
@@ -48,7 +47,7 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
         settings=as_plain(run.config),
         tokenizer_dir=run.config.tokenizer_dir,
         val_loss=val_loss,
-        hf_config=mixtral_config_of(run.model_config, weights),
+        hf_config=checkpoint.hf_config(run.model_config, weights),
     )
 
 

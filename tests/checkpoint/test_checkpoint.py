@@ -1,9 +1,11 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from litmoe import checkpoint
-from litmoe.errors import LitMoEError
+from litmoe.errors import CheckpointError, LitMoEError
 
 
 def contents(step: int, size: int = 1000) -> checkpoint.Contents:
@@ -142,7 +144,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(
 KILLED = """
 import sys, itertools, pathlib
 sys.path.insert(0, {tests!r})
-from test_folder import contents
+from test_checkpoint import contents
 from litmoe import checkpoint
 print("ready", flush=True)
 for step in itertools.count(1):
@@ -319,3 +321,175 @@ def test_the_validation_loss_is_in_the_manifest(tmp_path: Path) -> None:
         (2, None),
         (3, None),
     ]
+
+
+# What may be a checkpoint and cannot be used is not absent
+
+
+def leads_nowhere(path: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to("on-a-disk-that-is-not-mounted", target_is_directory=True)
+
+
+def leads_to_itself(path: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to(path, target_is_directory=True)
+
+
+def is_a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("x")
+
+
+def has_a_folder_for_its_manifest(path: Path) -> None:
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
+def has_a_looping_model(path: Path) -> None:
+    (path / "lit_model.pth").unlink()
+    (path / "lit_model.pth").symlink_to("lit_model.pth")
+
+
+UNUSABLE: dict[str, Callable[[Path], None]] = {
+    "leads nowhere": leads_nowhere,
+    "leads to itself": leads_to_itself,
+    "is a file": is_a_file,
+    "has a folder for its manifest": has_a_folder_for_its_manifest,
+    "manifest cut short": lambda path: (path / "manifest.json").write_text("{") and None,
+    "manifest of no numbers": lambda path: edit(path, step=float("inf")),
+    "bit flipped": lambda path: flip(path / "lit_model.pth"),
+    "of LitGPT's": lambda path: (path / "manifest.json").unlink(),
+}
+UNREADABLE = ("leads nowhere", "leads to itself", "has a folder for its manifest")
+
+
+def edit(folder: Path, **values: object) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | values))
+
+
+@pytest.mark.parametrize("name", ["final", "step-00000002"])
+@pytest.mark.parametrize("damage", UNUSABLE)
+def test_a_run_with_no_usable_checkpoint_is_not_a_new_run(tmp_path: Path, damage: str, name: str) -> None:
+    checkpoint.save(tmp_path / name, contents(2))
+    UNUSABLE[damage](tmp_path / name)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match=name) as error:
+        checkpoint.clean(tmp_path)
+        checkpoint.newest(tmp_path, lambda _: None)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    with pytest.raises(CheckpointError):
+        checkpoint.verify(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_no_older_one_is_taken_while_a_newer_one_cannot_be_read(tmp_path: Path, damage: str) -> None:
+    """It may be whole: its disk may be back tomorrow. Over several runs, to generate with, others will do."""
+    for step in (1, 2):
+        checkpoint.save(checkpoint.step_folder(tmp_path / "run", step), contents(step))
+    checkpoint.save(checkpoint.step_folder(tmp_path / "other", 1), contents(1))
+    UNUSABLE[damage](checkpoint.step_folder(tmp_path / "run", 2))
+    with pytest.raises(checkpoint.UnreadableError, match=r"step-00000002.*cannot be read: "):
+        checkpoint.newest(tmp_path / "run", print)
+    assert checkpoint.newest(tmp_path, print, below=True) == checkpoint.step_folder(tmp_path / "other", 1)
+
+
+def test_folders_that_are_no_checkpoints_do_not_count(tmp_path: Path) -> None:
+    for name in ("samples", "step-00000003", "final", "best"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "final" / "note.txt").write_text("mine")
+    (tmp_path / "metrics.csv").write_text("step\n")
+    (tmp_path / "step-2").write_text("x")
+    assert checkpoint.newest(tmp_path, pytest.fail) is None
+    assert checkpoint.newest(tmp_path / "nowhere", pytest.fail) is None
+
+
+def test_a_checkpoint_is_found_behind_links(tmp_path: Path) -> None:
+    checkpoint.save(checkpoint.step_folder(tmp_path / "disk" / "run", 1), contents(1))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "run").symlink_to(tmp_path / "disk" / "run", target_is_directory=True)
+    (tmp_path / "checkpoints" / "loop").symlink_to(tmp_path / "checkpoints", target_is_directory=True)
+    found = checkpoint.newest(tmp_path / "checkpoints", print, below=True)
+    assert found == tmp_path / "checkpoints" / "run" / "step-00000001"
+    assert checkpoint.newest(tmp_path / "checkpoints" / "run", print) == found
+
+
+def as_ordinary_user(task: Callable[[], object]) -> str:
+    """What a task returns or raises, in a process that permissions bind: they do not bind root."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            text = str(task())
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writable, text.encode())
+            os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "closed", [".", "step-00000002", "step-00000002/manifest.json", "step-00000002/lit_model.pth"]
+)
+def test_permissions_do_not_start_a_run_over(closed: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        out_dir = Path(folder) / "out"
+        for step in (1, 2):
+            checkpoint.save(checkpoint.step_folder(out_dir, step), contents(step))
+        Path(folder).chmod(0o755)
+        assert as_ordinary_user(lambda: checkpoint.newest(out_dir, print)).endswith("step-00000002")
+        (out_dir / closed).chmod(0)
+        found = as_ordinary_user(lambda: checkpoint.newest(out_dir, print))
+        (out_dir / closed).chmod(0o755)
+        assert found.startswith(f"UnreadableError: {out_dir}") and "Permission denied" in found
+        assert "\n" not in found
+
+
+# What others have put into a checkpoint
+
+
+def test_files_of_others_outlive_a_replaced_checkpoint(tmp_path: Path) -> None:
+    for step in (1, 2, 2):
+        checkpoint.save(tmp_path / "final", contents(step))
+        (tmp_path / "final" / "evaluate").mkdir()
+        (tmp_path / "final" / "evaluate" / "results.json").write_text(f"of step {step}")
+    moved = checkpoint.save(tmp_path / "final", contents(3))
+    assert moved == [tmp_path / "final.before-step-00000003"]
+    texts = {path.parents[1].name: path.read_text() for path in tmp_path.rglob("results.json")}
+    assert texts == {
+        "final.before-step-00000002": "of step 1",
+        "final.before-step-00000002-2": "of step 2",
+        "final.before-step-00000003": "of step 2",
+    }
+    assert checkpoint.verify(tmp_path / "final")["step"] == 3
+    assert checkpoint.newest(tmp_path, pytest.fail) == tmp_path / "final"
+
+
+def test_a_whole_checkpoint_that_cannot_be_renamed_is_kept(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "next", contents(3))
+    (tmp_path / "next").rename(tmp_path / ".final.tmp-11")
+
+    def refuse(event: str) -> None:
+        if event == "os.rename":
+            raise PermissionError(13, "not here")
+
+    global at_operation
+    at_operation = refuse
+    try:
+        with pytest.raises(CheckpointError, match="could not be renamed to final: not here"):
+            checkpoint.clean(tmp_path)
+    finally:
+        at_operation = None
+    assert checkpoint.verify(tmp_path / ".final.tmp-11")["step"] == 3
