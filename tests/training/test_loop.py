@@ -17,7 +17,7 @@ from litmoe.errors import LitMoEError
 from litmoe.training.loop import train
 
 MakeConfig = Callable[..., TrainConfig]
-CLOCK = {"time", "tokens_per_second", "flops_per_second"}
+CLOCK = {"time", "tokens_per_second", "flops_per_second", "host_memory"}
 
 
 def rows(out_dir: Path) -> list[dict[str, str]]:

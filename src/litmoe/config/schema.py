@@ -306,6 +306,8 @@ class TrainConfig:
     """Seed of the initial weights and the order of the data."""
     progress: bool = False
     """Show a progress bar instead of a line per logged step."""
+    report: bool = True
+    """Write ``report.html`` into ``out_dir`` when a command has trained: the run as a page to look at."""
 
     def data_dir(self) -> Path:
         """The folder above ``train/`` and ``val/`` (for data modules that have a ``train_data_path``)."""

@@ -178,6 +178,7 @@ def _short(config: TrainConfig, steps: int, kills: int, out_dir: Path) -> TrainC
     config.sample.final = 0
     config.checkpoint.keep_last = 2  # so many checkpoints of a large model need not fit on the disk
     config.logger_name, config.log, config.progress = "csv", LogArgs(), False  # nothing is sent anywhere
+    config.report = False
     return config
 
 

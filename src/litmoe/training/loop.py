@@ -12,7 +12,7 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
 from litmoe.distributed.collective import anywhere, is_first_process
-from litmoe.errors import LitMoEError
+from litmoe.errors import LitMoEError, RunInterrupted
 from litmoe.messages import Say, silent
 from litmoe.model.flops import flops_per_token
 from litmoe.model.precision import product_dtype
@@ -93,7 +93,7 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
         return _finish(run, resume_from, sample_texts(run, config.sample.final))
     recorder = Recorder(run, resumed=resume_from is not None)
     progress = Progress(run.horizon.steps, run.state.step, config.progress, say)
-    status = "failed"
+    ended = "failed"
     try:
         with CheckpointWriter(run.fabric, config, progress.say, resume_from, changes) as writer:
             val_loss = _fit(run, progress, recorder, writer, interruption)
@@ -102,10 +102,13 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
             recorder.checkpoint(folder, val_loss)
         texts = sample_texts(run, config.sample.final)
         recorder.texts(texts)
-        status = "success"
+        ended = "finished"
+    except RunInterrupted:
+        ended = "interrupted"
+        raise
     finally:
         progress.close()
-        recorder.close(status)
+        recorder.close(ended)
     return _finish(run, folder, texts)
 
 

@@ -20,7 +20,15 @@ Change = dict[str, Any]
 """A setting that was changed when a run was continued: ``step``, ``setting`` (dotted), ``old`` and ``new``."""
 
 # Paths and display options do not affect training; the model is compared by `Run.identity`.
-_NOT_TRAINING = ("resume", "out_dir", "initial_checkpoint_dir", "progress", "model_config", "model_name")
+_NOT_TRAINING = (
+    "resume",
+    "out_dir",
+    "initial_checkpoint_dir",
+    "progress",
+    "report",
+    "model_config",
+    "model_name",
+)
 
 
 def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = None) -> checkpoint.Contents:

@@ -11,6 +11,8 @@ import numpy as np
 from litmoe.errors import LitMoEError
 from litmoe.files import reason_of
 
+METRICS_FILE = "metrics.csv"
+
 Row = dict[str, float | int]
 
 BASE_COLUMNS = (
@@ -29,6 +31,8 @@ BASE_COLUMNS = (
     "mfu",
     "skipped_steps",
     "rollbacks",
+    "device_memory",
+    "host_memory",
 )
 MOE_COLUMNS = ("switch_loss", "z_loss", "load_max_over_mean", "router_entropy", "dead_experts")
 
