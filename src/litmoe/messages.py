@@ -30,4 +30,4 @@ def readable(n_bytes: int) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if n_bytes >= size:
             return f"{n_bytes / size:.3g} {unit}"
-    return f"{n_bytes / 1e3:.3g} kB"
+    return f"{n_bytes / 1e3:.3g} kB" if n_bytes >= 1e3 else f"{n_bytes:.0f} bytes"

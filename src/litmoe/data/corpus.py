@@ -133,7 +133,11 @@ def local_source(path: Path, config: PrepareConfig) -> Source:
     """
     if path.is_file() and form_of(path.name) is None:
         raise DataError(f"cannot read {path}: litmoe reads {READS} and folders of them, {ALSO_COMPRESSED}")
-    if not path.is_file() and not path.is_dir():
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"{path} is a pipe or device; write its text to a file, because it is read more than once"
+        )
+    if not path.exists():
         raise DataError(
             f"there is no file or folder {path}; --source takes 'sample', 'tinystories', or files and folders of "
             f"{READS}, {ALSO_COMPRESSED}"

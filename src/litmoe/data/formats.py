@@ -53,7 +53,8 @@ def read_documents(
         for member in members(place.path, notes):
             yield from read_documents(member, boundaries, text_field, notes=notes)
         return
-    _note_wrong_name(place, bool(codecs), notes)
+    if head:
+        _note_wrong_name(place, bool(codecs), notes)
     if kinds.is_parquet(head):
         if form != "parquet":
             notes.add("Parquet files under another name, read as what they are", place)
@@ -63,7 +64,7 @@ def read_documents(
         raise DataError(f"{place} is damaged or no Parquet file (it does not begin as one); get it again")
     else:
         if (foreign := kinds.foreign_content(head)) is not None:
-            raise DataError(f"{place} is {foreign}, whatever its name says; litmoe reads {kinds.READS}")
+            raise DataError(f"{place} is {foreign}, not text; convert it or move it away")
         if (encoding := encoding_of(head)) != "utf-8":
             notes.add(f"files in {encoding.upper()}, read as such", place)
         chunks = decoded(byte_chunks(place, codecs, see), encoding, str(place), name_line=form != "text")

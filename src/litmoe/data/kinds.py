@@ -56,7 +56,7 @@ _FOREIGN = (
     (0, b"Rar!\x1a\x07", "a RAR archive"),
     (257, b"ustar", "a tar archive"),
     (0, b"\x04\x22\x4d\x18", "an lz4 file"),
-    (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS"),
+    (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS (git lfs pull fetches the file)"),
 )
 
 

@@ -62,11 +62,7 @@ class Listing:
         names += ", ..." if len(entries) > _MOST_NAMES else ""
         what = _SINGULAR[reason] if len(entries) == 1 else reason
         size = sum(size for _, size in entries)
-        how_much = (
-            f", {readable(size) if size >= 1000 else f'{size} bytes'}"
-            if size or reason != BROKEN_LINKS
-            else ""
-        )
+        how_much = f", {readable(size)}" if reason in (HIDDEN, OTHER_KINDS) else ""
         return f"{self.root}: left out {len(entries):,} {what} ({names}){how_much}"
 
 

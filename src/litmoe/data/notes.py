@@ -23,7 +23,7 @@ class Notes:
     def lines(self) -> list[str]:
         """A line for each kind."""
         return [
-            f"{count:,} {what}{f', {readable(self._bytes[what])}' if self._bytes[what] else ''} (first: "
+            f"{what}: {count:,}{f', {readable(self._bytes[what])}' if self._bytes[what] else ''} (first: "
             f"{self._first[what]})"
             for what, count in self._counts.items()
         ]

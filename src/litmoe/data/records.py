@@ -123,9 +123,8 @@ def _array(first: _Line, lines: Iterable[_Line], field: str, where: str, notes: 
             raise _too_long(where)
     text = "".join(parts)
     del parts
-    entries = list(_values(text, where, first.number))
-    if len(entries) == 1 and isinstance(entries[0], list):
-        entries = entries[0]
+    values = list(_values(text, where, first.number))
+    entries = (entry for value in values for entry in (value if isinstance(value, list) else [value]))
     for index, entry in enumerate(entries, 1):
         yield from _texts(entry, field, f"{where}, entry {index}", notes)
 

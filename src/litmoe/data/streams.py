@@ -15,6 +15,7 @@ See = Callable[[bytes], object]
 """Called with the bytes of a file as they are on the disk, in order: a hash's ``update``, a progress bar."""
 
 READ_BYTES = 1 << 18
+_MOST_XZ_MEMORY = 1 << 30  # `xz -9` needs 65 MB
 _MOST_CODECS = 3  # a .gz in a .gz happens; more is an attack
 
 
@@ -135,6 +136,36 @@ class _Seen(io.RawIOBase):
         return len(raw)
 
 
+class _Streams(io.RawIOBase):
+    """Compressed streams one after another; Python's own files skip whatever follows that is no such stream."""
+
+    def __init__(self, stream: Any, new: Callable[[], Any]) -> None:
+        self._stream, self._new = stream, new
+        self._decompressor = new()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            raw = b""
+            if self._decompressor.eof:
+                raw = (self._decompressor.unused_data or self._stream.read(READ_BYTES)).lstrip(
+                    b"\0"
+                )  # padding
+                if not raw:
+                    return 0
+                self._decompressor = self._new()
+            elif self._decompressor.needs_input:
+                raw = self._stream.read(READ_BYTES)
+                if not raw:
+                    raise EOFError
+            data = self._decompressor.decompress(raw, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
 def _decompressed(stream: Any, codec: Codec) -> Any:
     """A stream over a stream; it ends with an error where the compressed data end early."""
     # Pythons may be built without bz2 and lzma: only who needs them imports them.
@@ -145,11 +176,11 @@ def _decompressed(stream: Any, codec: Codec) -> Any:
     if codec == "bz2":
         import bz2
 
-        return bz2.BZ2File(stream)
+        return _Streams(stream, bz2.BZ2Decompressor)
     if codec == "xz":
         import lzma
 
-        return lzma.LZMAFile(stream)
+        return _Streams(stream, lambda: lzma.LZMADecompressor(memlimit=_MOST_XZ_MEMORY))
     import pyarrow as pa
 
     return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")

@@ -8,6 +8,7 @@ from typing import Any
 
 from litmoe import checkpoint
 from litmoe.config.files import read_yaml
+from litmoe.data.formats import read_documents
 from litmoe.data.token_store import text_files
 from litmoe.errors import LitMoEError
 
@@ -48,7 +49,7 @@ def training_facts(folder: Path) -> TrainingFacts:
 
 
 def real_text(folder: Path, settings: dict[str, Any], n_bytes: int = 4000) -> tuple[str, str]:
-    """The start of the text that a model was trained or validated on, and where that is from.
+    """The first documents that a model was trained or validated on, and the file that they are in.
 
     The built-in sentence where that text is not on this machine.
     """
@@ -56,11 +57,13 @@ def real_text(folder: Path, settings: dict[str, Any], n_bytes: int = 4000) -> tu
         path = section(settings, "data", "init_args").get(key)
         try:
             file = text_files(Path(path))[0] if path else None
-            if file is not None:
-                with file.open("rb") as stream:
-                    text = stream.read(n_bytes).decode("utf-8", errors="ignore")
-                if text.strip():
-                    return text, str(file)
+            text = ""
+            for piece in read_documents(file) if file is not None else ():
+                text += piece.text + "\n"
+                if len(text.encode()) >= n_bytes:
+                    break
+            if text.strip():
+                return text.encode()[:n_bytes].decode("utf-8", errors="ignore"), str(file)
         except (LitMoEError, OSError):
             continue
     return SENTENCE, "the built-in text"

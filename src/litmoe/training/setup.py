@@ -9,7 +9,9 @@ from litgpt.model import GroupedTopkRouter
 
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.config.instantiate import find_class, make
+from litmoe.data.listing import has_text
 from litmoe.data.prepare import prepare
+from litmoe.data.prepared_text import RECORD
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import ConfigError
 from litmoe.messages import Say, silent
@@ -204,16 +206,18 @@ def _prepare_on_demand(config: TrainConfig, say: Say) -> None:
     wanted, data_dir = config.prepare, config.data_dir()
     if not wanted.source or config.tokenizer_dir is None:
         return
-    if any((data_dir / "train").glob("*.txt")) and (config.tokenizer_dir / "tokenizer.json").is_file():
+    there = has_text(data_dir / "train")
+    if there and (config.tokenizer_dir / "tokenizer.json").is_file():
         return
+    own = there and not (data_dir / RECORD).is_file()  # somebody's text, to be used as it is
     prepare(
         PrepareConfig(
-            source=wanted.source,
+            source=[] if own else wanted.source,
             data_dir=data_dir,
             tokenizer=wanted.tokenizer,
             vocab_size=wanted.vocab_size,
             tokenizer_dir=config.tokenizer_dir,
-            max_documents=wanted.max_documents,
+            max_documents=None if own else wanted.max_documents,
         ),
         say,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from litmoe.data.listing import has_text
 from litmoe.data.prepared_text import RECORD
 from litmoe.data.store_record import OWN_FILES, STORE, read_record, why_stale
 from litmoe.data.token_store import TokenStore, text_files
@@ -47,8 +48,8 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
     for split in ("train", "val"):
         text_dir, store_dir = data_dir / split, data_dir / split / split
         store = TokenStore.open(store_dir)
-        has_text = any(text_dir.glob("*.txt"))
-        source = text_files(text_dir if has_text else data_dir / "train")
+        source_dir = text_dir if has_text(text_dir) else data_dir / "train"
+        source = text_files(source_dir)
         record, _ = read_record(store_dir)
         assert record is not None  # it has just been opened
         if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source):
@@ -59,8 +60,8 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
             "text_bytes": store.n_bytes,
             "store_fingerprint": store.fingerprint,
         }
-        if has_text:
-            files |= {f"{split}/{path.name}": path for path in source}
+        if source_dir == text_dir:
+            files |= {f"{split}/{path.relative_to(text_dir).as_posix()}": path for path in source}
         files |= {f"{split}/{split}/{name}": store_dir / name for name in sorted(OWN_FILES)}
     for name in sorted(TOKENIZER_FILES):
         if (tokenizer_dir / name).is_file():
