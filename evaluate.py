@@ -2,7 +2,8 @@
 
 import sys
 
-from litmoe.cli.main import evaluate_command, run
+from litmoe.cli.evaluate import EVALUATE
+from litmoe.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(run(evaluate_command, sys.argv[1:], "evaluate.py"))
+    sys.exit(run(EVALUATE, sys.argv[1:], "evaluate.py"))

@@ -2,7 +2,8 @@
 
 import sys
 
-from litmoe.cli.main import generate_command, run
+from litmoe.cli.generate import GENERATE
+from litmoe.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(run(generate_command, sys.argv[1:], "generate.py"))
+    sys.exit(run(GENERATE, sys.argv[1:], "generate.py"))

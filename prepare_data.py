@@ -2,7 +2,8 @@
 
 import sys
 
-from litmoe.cli.main import prepare_command, run
+from litmoe.cli.main import run
+from litmoe.cli.prepare import PREPARE
 
 if __name__ == "__main__":
-    sys.exit(run(prepare_command, sys.argv[1:], "prepare_data.py"))
+    sys.exit(run(PREPARE, sys.argv[1:], "prepare_data.py"))

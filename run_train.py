@@ -2,7 +2,8 @@
 
 import sys
 
-from litmoe.cli.main import run, train_command
+from litmoe.cli.main import run
+from litmoe.cli.train import TRAIN
 
 if __name__ == "__main__":
-    sys.exit(run(train_command, sys.argv[1:], "run_train.py"))
+    sys.exit(run(TRAIN, sys.argv[1:], "run_train.py"))

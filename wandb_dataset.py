@@ -2,8 +2,8 @@
 
 import sys
 
-from litmoe.cli.exchange import wandb_dataset_command
 from litmoe.cli.main import run
+from litmoe.cli.wandb_dataset import WANDB_DATASET
 
 if __name__ == "__main__":
-    sys.exit(run(wandb_dataset_command, sys.argv[1:], "wandb_dataset.py"))
+    sys.exit(run(WANDB_DATASET, sys.argv[1:], "wandb_dataset.py"))

@@ -18,7 +18,7 @@ import torch
 
 from litmoe import checkpoint
 from litmoe.config import PrepareConfig, TrainConfig
-from litmoe.config.files import merge, parse
+from litmoe.config.load import parse
 from litmoe.data.prepare import prepare
 from litmoe.training import resume
 from litmoe.training.run import Run
@@ -74,7 +74,7 @@ def make_run(folder: Path) -> Run:
         },
         "train": {"global_batch_size": 4, "micro_batch_size": 4, "max_steps": 1000},
     }
-    return set_up(parse(TrainConfig, [], merge([settings]), "benchmark"))
+    return set_up(parse(TrainConfig, [], settings))
 
 
 def advance(run: Run) -> None:

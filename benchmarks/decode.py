@@ -30,7 +30,7 @@ from measuring import Row, interleaved, report, table, variant
 
 from litmoe import checkpoint
 from litmoe.config import PrepareConfig
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.data.prepare import prepare
 from litmoe.inference.decode import decode_together
 from litmoe.model.gpt import GPT

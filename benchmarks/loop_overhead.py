@@ -20,7 +20,7 @@ from typing import Any
 from measuring import Row, report, table, variant
 
 from litmoe.config import PrepareConfig
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.data.prepare import prepare
 from litmoe.data.windows import Batch
 from litmoe.training.recording.metrics import row_of

@@ -20,7 +20,8 @@ import torch
 from litgpt import Config
 from measuring import interleaved, report, variant
 
-from litmoe.config.files import default_file, read_yaml
+from litmoe.config.files import read_yaml
+from litmoe.config.load import default_file
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
 from litmoe.model.objective import Objective

@@ -23,7 +23,7 @@ from measuring import SMALL_MODEL, interleaved, report, variant
 
 from litmoe.checkpoint import tensors_in
 from litmoe.config import ClassSpec, MemoryArgs, PrepareConfig, TrainConfig
-from litmoe.config.files import merge, parse
+from litmoe.config.load import parse
 from litmoe.data.prepare import prepare
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
@@ -96,7 +96,7 @@ def make_run(data: Path, precision: str, optimizer: str, rounding: str, steps: i
         "memory": {"stochastic_rounding": rounding != NEAREST},
         "optimizer": {"class_path": optimizer, "init_args": {"lr": lr, "betas": [0.9, 0.95]}},
     }
-    return set_up(parse(TrainConfig, [], merge([settings]), "benchmark"))
+    return set_up(parse(TrainConfig, [], settings))
 
 
 def measure(

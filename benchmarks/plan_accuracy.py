@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from measuring import SMALL_MODEL
 
 from litmoe.config import TrainConfig
-from litmoe.config.files import merge, parse
+from litmoe.config.load import merge, parse
 from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.measure import held_bytes
 from litmoe.diagnostics.step_memory import RandomText, foresee
@@ -79,7 +79,7 @@ def configuration(
         "optimizer": {"class_path": optimizer, "init_args": {"lr": 0.001}},
         "memory": {"recompute": recompute},
     }
-    return parse(TrainConfig, [], merge([settings, other]), "plan_accuracy.py")
+    return parse(TrainConfig, [], merge([settings, other]))
 
 
 def allocated(config: TrainConfig) -> int:

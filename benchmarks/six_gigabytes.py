@@ -22,7 +22,8 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from litmoe.config.files import load_train_config, read_yaml
+from litmoe.config.files import read_yaml
+from litmoe.config.load import load_train_config
 from litmoe.diagnostics.memory_trace import MemoryTrace, peaks
 from litmoe.diagnostics.step_memory import (
     FRAMEWORK,

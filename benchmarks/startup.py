@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.environments import linked_environment
 
 from litmoe.config import PrepareConfig
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.data.prepare import prepare
 
 

@@ -23,7 +23,7 @@ from litgpt.utils import chunked_cross_entropy
 from measuring import Row, clock, cpu_has_bf16, interleaved, report, table, variant
 from torch import Tensor
 
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.model.gpt import GPT
 from litmoe.model.objective import Objective
 

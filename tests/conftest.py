@@ -19,7 +19,7 @@ from support.environments import linked_environment
 from support.small import run_settings
 
 from litmoe.config import PrepareConfig, TrainConfig
-from litmoe.config.files import merge, parse
+from litmoe.config.load import merge, parse
 from litmoe.data.prepare import prepare
 
 
@@ -72,7 +72,7 @@ def _config(corpus: Path, out_dir: Path, args: Sequence[str], settings: dict[str
         "eval": {"interval": 4, "max_iters": 6},
         "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.003}},
     }
-    return parse(TrainConfig, args, merge([base, settings]), "test")
+    return parse(TrainConfig, args, merge([base, settings]))
 
 
 @pytest.fixture

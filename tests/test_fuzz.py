@@ -22,8 +22,9 @@ from support.small import MODEL, run_settings
 from litmoe import checkpoint
 from litmoe.config import ClassSpec, GenerateConfig, PrepareConfig, TrainConfig
 from litmoe.config.checks import check
-from litmoe.config.files import load_train_config, options, parse
+from litmoe.config.describe import settings_of
 from litmoe.config.instantiate import find_class, make
+from litmoe.config.load import load_train_config, parse
 from litmoe.data.formats import read_documents
 from litmoe.data.text_files import TextFiles
 from litmoe.data.token_store import TokenStore
@@ -70,7 +71,7 @@ def _files(folder: Path) -> dict[str, int]:
 
 # --- settings ---------------------------------------------------------------------------------------------------
 
-NAMES = [name for name, _, _ in options(TrainConfig)]
+NAMES = [setting.name for setting in settings_of(TrainConfig)]
 MODEL_NAMES = [
     *MODEL,
     "head_size",
@@ -210,7 +211,7 @@ args = st.one_of(
 @example(line=["--eval=\x00"])
 def test_command_lines_of_any_words(tmp_path: Path, line: list[str]) -> None:
     for kind in (TrainConfig, PrepareConfig, GenerateConfig):
-        outcome(lambda kind=kind: parse(kind, line, {}, "test"))
+        outcome(lambda kind=kind: parse(kind, line))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,7 +219,7 @@ def test_null_for_every_setting(tmp_path: Path, name: str) -> None:
     file = tmp_path / "null.yaml"
     file.write_text(yaml.safe_dump(nested({name: None})))
     outcome(lambda: check(load_train_config(file)))
-    outcome(lambda: check(parse(TrainConfig, [f"--{name}=null"], {}, "test")))
+    outcome(lambda: check(parse(TrainConfig, [f"--{name}=null"])))
 
 
 # --- classes named in settings ----------------------------------------------------------------------------------

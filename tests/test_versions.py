@@ -9,7 +9,7 @@ import pytest
 from support.versions import EXPECTED, FIRST, LAST, VERSIONS, figures, fingerprints, machine
 
 from litmoe.config import EvaluateConfig
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.inference.evaluate import evaluate
 from litmoe.training.loop import train
 

@@ -14,7 +14,7 @@ from litmoe.version import __version__
 
 if TYPE_CHECKING:
     from litmoe.config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
-    from litmoe.config.files import load_train_config
+    from litmoe.config.load import load_train_config
     from litmoe.data.prepare import PreparedData, prepare
     from litmoe.errors import LitMoEError
     from litmoe.inference.evaluate import Evaluation, evaluate
@@ -35,7 +35,7 @@ _HOME = {
     "evaluate": "inference.evaluate",
     "generate": "inference.generate",
     "load_checkpoint": "inference.loading",
-    "load_train_config": "config.files",
+    "load_train_config": "config.load",
     "prepare": "data.prepare",
     "train": "training.loop",
 }

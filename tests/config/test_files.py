@@ -8,7 +8,8 @@ import yaml
 
 from litmoe.config import ClassSpec, TrainConfig, as_plain
 from litmoe.config.checks import check
-from litmoe.config.files import config_folder, load_train_config, parse, read_yaml, train_settings
+from litmoe.config.files import read_yaml
+from litmoe.config.load import config_folder, load_train_config, parse, train_settings
 from litmoe.errors import LitMoEError
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def test_another_class_starts_with_its_own_arguments(tmp_path: Path) -> None:
 
 def test_convenient_spellings() -> None:
     words = ["--progress", "--data-dir", "d/x", "--sample.prompts", "A b", "C", "--optimizer", "SGD"]
-    config = parse(TrainConfig, [*words, "--optimizer.init_args.lr", "0.5", "--resume", "auto"], {}, "test")
+    config = parse(TrainConfig, [*words, "--optimizer.init_args.lr", "0.5", "--resume", "auto"])
     assert config.progress and config.resume == "auto"
     assert config.sample.prompts == ["A b", "C"]
     assert config.data.init_args == {"train_data_path": "d/x/train", "val_data_path": "d/x/val"}
@@ -182,7 +183,7 @@ def test_impossible_and_ineffective_settings_are_refused(words: list[str], messa
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("--max-token=5", "did you mean --train.max_tokens"),
+        ("--max-token=5", "did you mean --max-tokens?"),
         ("--trian.max_tokens=5", "did you mean"),
         ("stray", "unexpected 'stray'"),
         ("--max-tokens=x", "expected int or null"),
@@ -203,5 +204,5 @@ def test_help_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--preset NAME" in done.stdout and "--train.max_tokens" in done.stdout
+    assert "--preset NAME" in done.stdout and "--max-tokens INT" in done.stdout
     assert config_folder().is_dir()

@@ -191,7 +191,7 @@ def test_sample_is_the_default_and_says_what_it_is(run: Prepare) -> None:
 
 def test_two_documents_are_enough_and_one_is_not(run: Prepare, tmp_path: Path) -> None:
     write(tmp_path / "one.txt", ["alone"])
-    run.refused("only one document.*--split blank-line", source=[str(tmp_path / "one.txt")])
+    run.refused("only one document.*--document-boundaries blank-line", source=[str(tmp_path / "one.txt")])
     write(tmp_path / "empty.txt", ["  "])
     run.refused("holds no document", source=[str(tmp_path / "empty.txt")])
     write(tmp_path / "two.txt", ["first\n\nsecond"])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from litmoe.cli.main import main
-from litmoe.cli.plan import show
+from litmoe.cli.show_plan import show
 from litmoe.config import TrainConfig
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 from litmoe.diagnostics.devices import Device, n_bytes, other_device
 from litmoe.diagnostics.fit import applied, changes, fit, settings
 from litmoe.diagnostics.plan import MARGIN, Plan, make_plan
@@ -66,7 +66,7 @@ def test_what_a_plan_may_be_off_by_must_be_free(
     for share, verdict in ((1.06, "B: fits"), (1.04, "may not fit"), (0.99, "does not fit")):
         plan = _planned(make_config(), int(share * needed))
         assert plan.fits == (share == 1.06)
-        show(plan)
+        show(plan, print)
         assert verdict in capsys.readouterr().out
 
 

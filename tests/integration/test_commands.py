@@ -14,6 +14,7 @@ from support.small import MODEL
 
 from litmoe.checkpoint import verify
 from litmoe.cli import main as cli
+from litmoe.cli.command import Command
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +106,7 @@ def test_litgpt_works_on_what_we_save(trained: Path, tmp_path: Path) -> None:
     assert isinstance(text, str) and text
 
 
-def refused(capsys: pytest.CaptureFixture[str], command: cli.Command, words: Sequence[str]) -> str:
+def refused(capsys: pytest.CaptureFixture[str], command: Command, words: Sequence[str]) -> str:
     """The one line that a command says no with."""
     assert cli.run(command, words, "test") == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -123,21 +124,21 @@ def test_mistakes_end_in_one_line_and_code_2(
     (tmp_path / "folder" / "final").mkdir(parents=True)
     (tmp_path / "typo.yaml").write_text("train: {max_tokns: 5}")
     cases = [
-        (cli.train_command, ["--preset", "tiny", "--prepare.source", "[]"], "data"),
-        (cli.train_command, ["--preset", "none"], "no preset"),
-        (cli.train_command, ["--config", "none.yaml"], "no such file"),
-        (cli.train_command, ["--config", "typo.yaml"], "did you mean train.max_tokens?"),
-        (cli.train_command, ["--model-config", "none.yaml"], "no such file"),
-        (cli.train_command, ["--config"], "expected one argument"),
-        (cli.prepare_command, ["--source", "none"], "none"),
-        (cli.prepare_command, ["--source", "empty"], "empty"),
-        (cli.prepare_command, ["--source", "latin.txt", "--tokenizer", "train"], "UTF-8"),
-        (cli.prepare_command, ["--source", "sample", "--tokenizer", "empty"], "empty"),
-        (cli.prepare_command, ["--soruce", "sample"], "did you mean --source?"),
-        (cli.generate_command, [], "train a model first"),
-        (cli.generate_command, ["--checkpoint", "folder/final"], "no valid checkpoint"),
-        (cli.generate_command, ["--max-new-tokens", "many"], "expected int"),
-        (cli.evaluate_command, ["--checkpoint", "folder"], "no valid checkpoint"),
+        (cli.COMMANDS["train"], ["--preset", "tiny", "--prepare.source", "[]"], "data"),
+        (cli.COMMANDS["train"], ["--preset", "none"], "no preset"),
+        (cli.COMMANDS["train"], ["--config", "none.yaml"], "no such file"),
+        (cli.COMMANDS["train"], ["--config", "typo.yaml"], "did you mean train.max_tokens?"),
+        (cli.COMMANDS["train"], ["--model-config", "none.yaml"], "no such file"),
+        (cli.COMMANDS["train"], ["--config"], "expected one argument"),
+        (cli.COMMANDS["prepare"], ["--source", "none"], "none"),
+        (cli.COMMANDS["prepare"], ["--source", "empty"], "empty"),
+        (cli.COMMANDS["prepare"], ["--source", "latin.txt", "--tokenizer", "train"], "UTF-8"),
+        (cli.COMMANDS["prepare"], ["--source", "sample", "--tokenizer", "empty"], "empty"),
+        (cli.COMMANDS["prepare"], ["--soruce", "sample"], "did you mean --source?"),
+        (cli.COMMANDS["generate"], [], "train a model first"),
+        (cli.COMMANDS["generate"], ["--checkpoint", "folder/final"], "no valid checkpoint"),
+        (cli.COMMANDS["generate"], ["--max-new-tokens", "many"], "expected int"),
+        (cli.COMMANDS["evaluate"], ["--checkpoint", "folder"], "no valid checkpoint"),
     ]
     before = sorted(tmp_path.rglob("*"))
     for command, words, message in cases:

@@ -12,7 +12,7 @@ from support.small import run_settings
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.config.files import parse
+from litmoe.config.load import parse
 from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
@@ -36,7 +36,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "eval": {"interval": 40, "max_iters": 4},
         "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
     }
-    return train(parse(TrainConfig, [], settings, "test")).checkpoint
+    return train(parse(TrainConfig, [], settings)).checkpoint
 
 
 @pytest.fixture

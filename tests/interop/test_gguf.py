@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from litmoe.cli.exchange import export_command
+from litmoe.cli.exchange import EXPORT
 from litmoe.cli.main import run
 from litmoe.errors import LitMoEError
 from litmoe.inference.decode import decode, encode_prompt
@@ -50,7 +50,7 @@ def test_llama_cpp_writes_our_text(trained: Path, tmp_path: Path) -> None:
     """Greedy, token for token."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     file = tmp_path / "model.gguf"
-    assert run(export_command, [str(trained), "--to", "gguf", str(file)], "litmoe export") == 0
+    assert run(EXPORT, [str(trained), "--to", "gguf", str(file)], "litmoe export") == 0
     theirs = llama_cpp.Llama(str(file), n_ctx=64, verbose=False, n_threads=1)
     ours = load_checkpoint(trained, "cpu")
     for prompt in TEXTS[:2]:

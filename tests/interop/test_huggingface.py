@@ -14,7 +14,7 @@ import torch
 from support.hub import serving
 
 from litmoe import checkpoint
-from litmoe.cli.exchange import export_command, import_command
+from litmoe.cli.exchange import EXPORT, IMPORT
 from litmoe.cli.main import run
 from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
 from litmoe.errors import LitMoEError
@@ -336,17 +336,17 @@ def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pyte
 def test_commands(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub, back = tmp_path / "hub", tmp_path / "back"
     words = [str(trained), "--to", "huggingface", str(hub)]
-    assert run(export_command, words, "litmoe export") == 0
-    assert run(import_command, [str(hub), "--out-dir", str(back)], "litmoe import") == 0
+    assert run(EXPORT, words, "litmoe export") == 0
+    assert run(IMPORT, [str(hub), "--out-dir", str(back)], "litmoe import") == 0
     assert same_weights(trained, back)
     out = capsys.readouterr().out
     assert f"exported {trained} to {hub}: 1 safetensors file(s)" in out and f"imported {hub} to {back}" in out
     for command, bad, message in (
-        (export_command, [str(trained)], "say what to write"),
-        (export_command, [str(trained), "--to", "hugingface", str(hub)], "did you mean huggingface?"),
-        (export_command, [str(tmp_path / "no"), "--to", "huggingface", str(hub)], "no such checkpoint"),
-        (import_command, [], "name a folder"),
-        (import_command, [str(hub), "--outdir", "x"], "did you mean --out_dir?"),
+        (EXPORT, [str(trained)], "say what to write"),
+        (EXPORT, [str(trained), "--to", "hugingface", str(hub)], "did you mean huggingface?"),
+        (EXPORT, [str(tmp_path / "no"), "--to", "huggingface", str(hub)], "no such checkpoint"),
+        (IMPORT, [], "name a folder"),
+        (IMPORT, [str(hub), "--outdir", "x"], "did you mean --out_dir?"),
     ):
         assert run(command, bad, "litmoe") == 2
         captured = capsys.readouterr()

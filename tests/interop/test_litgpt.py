@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from litmoe import checkpoint
-from litmoe.cli.exchange import import_command
+from litmoe.cli.exchange import IMPORT
 from litmoe.cli.main import run
 from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
 from litmoe.data.token_store import TokenStore
@@ -193,7 +193,7 @@ def test_a_pickled_data_loader_is_skipped(
     source = litgpt.folder / "pretrained" / "final"
     with pytest.raises(pickle.UnpicklingError):
         torch.load(source / "lit_model.pth", weights_only=True)
-    assert run(import_command, [str(source), "--out-dir", str(tmp_path / "ours")], "litmoe import") == 0
+    assert run(IMPORT, [str(source), "--out-dir", str(tmp_path / "ours")], "litmoe import") == 0
     checkpoint.verify(tmp_path / "ours")
     ours = checkpoint.load_model(tmp_path / "ours")
     theirs = torch.load(source / "lit_model.pth", weights_only=False)["model"]

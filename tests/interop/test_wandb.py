@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from litmoe.cli.exchange import wandb_dataset_command
 from litmoe.cli.main import run as run_command
+from litmoe.cli.wandb_dataset import WANDB_DATASET
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.data.prepare import prepare
 from litmoe.data.token_store import TokenStore
@@ -394,7 +394,7 @@ def test_no_server_is_one_line(
         wandb_artifacts, "_settings", lambda w: w.Settings(silent=True, console="off", init_timeout=2)
     )
     words = [f"--data-dir={corpus}", f"--tokenizer-dir={corpus / 'tokenizer'}"]
-    assert run_command(wandb_dataset_command, words, "wandb_dataset.py") == 2
+    assert run_command(WANDB_DATASET, words, "wandb_dataset.py") == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("wandb_dataset.py: W&B: ") and "WANDB_MODE=offline" in message
 

@@ -16,6 +16,7 @@ ROOMS = (
     "version",
     "errors",
     "messages",
+    "progress_bar",
     "files",
     "progress_bar",
     "config",

@@ -25,8 +25,8 @@ WAIT_SECONDS = 240  # generous, for what takes seconds: the machine may be busy
 
 _TRAIN = """
 import os, sys
-import jsonargparse, tokenizers, torch.optim, torch._dynamo, lightning.pytorch
-from litmoe.config.files import load_train_config
+import tokenizers, torch.optim, torch._dynamo, lightning.pytorch
+from litmoe.config.load import load_train_config
 from litmoe.training.loop import train
 
 def run(config, settings):

@@ -18,21 +18,19 @@ def main(args: list[str]) -> int:
     import instants
 
     instants.install(os.environ.get("LITMOE_TEST_SLOW", ""), os.environ.get("LITMOE_TEST_FAIL", ""))
-    from litmoe.cli.train import train_command
-
     from litmoe.cli.main import run
+    from litmoe.cli.train import TRAIN
 
-    return run(train_command, args, "litmoe train")
+    return run(TRAIN, args, "litmoe train")
 
 
 def nursery() -> None:
     """Fork a process for every question; answer with its number, and later with its exit code."""
-    import jsonargparse  # noqa: F401
-    import litmoe.cli.train
     import tokenizers  # noqa: F401
     import torch.distributed
     import torch.optim  # noqa: F401
 
+    import litmoe.cli.train
     import litmoe.training.loop  # noqa: F401
 
     print(json.dumps("ready"), flush=True)

@@ -518,7 +518,7 @@ CHILD = """
 import os, sys
 sys.path[:0] = [{here!r}, {tests!r}]
 from test_saving import advance, step_folder, running, writer_of
-from litmoe.config.files import load_train_config
+from litmoe.config.load import load_train_config
 
 def train():
     config = load_train_config({config!r})

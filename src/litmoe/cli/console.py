@@ -6,6 +6,10 @@ from contextlib import suppress
 from typing import TextIO
 
 
+class OutputEndedError(Exception):
+    """Nobody can read what a command is for; it may end early."""
+
+
 class Console:
     """The streams of a command, safe to print to.
 
@@ -35,10 +39,16 @@ class Console:
         try:
             _write(sys.stdout, text)
         except OSError as error:
-            self.lost = error
-            _discard(sys.stdout)
-            if not self.reader_left:
-                self.warn(f"stdout cannot be written to ({error.strerror}): its output ends here")
+            self.lose(error)
+
+    def lose(self, error: OSError) -> None:
+        """Give stdout up, and say so, unless its reader has just seen enough."""
+        self.lost = error
+        _discard(sys.stdout)
+        if not self.reader_left:
+            self.warn(
+                f"{self.program}: stdout cannot be written to ({error.strerror}); nothing more is printed"
+            )
 
     def warn(self, line: str) -> None:
         """Print one line on stderr, beside the output."""
@@ -50,10 +60,24 @@ class Console:
             self._warnings_lost = True
             _discard(sys.stderr)
 
+    def write_or_end(self, text: str) -> None:
+        """Print a piece of text that the command is for: without stdout, it need not go on.
+
+        Raises:
+            OutputEndedError: stdout cannot be written to.
+        """
+        self.write(text)
+        if self.lost is not None:
+            raise OutputEndedError
+
     @property
     def reader_left(self) -> bool:
         """Whether stdout was a pipe whose reader, such as ``head``, has ended."""
         return isinstance(self.lost, BrokenPipeError)
+
+    def exit_code(self, result_is_printed: bool) -> int:
+        """1 where what a command is for was printed and is lost; a reader that has seen enough is no loss."""
+        return int(result_is_printed and self.lost is not None and not self.reader_left)
 
 
 def _write(stream: TextIO | None, text: str) -> None:

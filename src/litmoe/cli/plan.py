@@ -1,176 +1,75 @@
-"""``litmoe plan``: its words, and what it prints."""
+"""``litmoe plan``: what a run will need, before anything runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import yaml
-
-from litmoe.checkpoint import free_bytes
-from litmoe.config import TrainConfig, as_plain
+from litmoe.cli.command import Command, run_options
+from litmoe.cli.console import Console
+from litmoe.config import TrainConfig
 from litmoe.config.checks import check
-from litmoe.config.files import file_options, load_train_config
-from litmoe.diagnostics.devices import other_device, this_device
-from litmoe.diagnostics.fit import applied, changes, fit, settings
-from litmoe.diagnostics.measure import Measured, measure
-from litmoe.diagnostics.plan import MARGIN, Plan, make_plan
-from litmoe.errors import LitMoEError
-from litmoe.messages import readable
+from litmoe.config.load import RunFiles
+from litmoe.config.values import File, Name, Shown
 
 
-def plan_command(words: Sequence[str], program: str) -> None:
-    """Say what a run will need in memory, disk and time, and what makes it fit.
+@dataclass
+class PlanOptions:
+    """Options of the command alone."""
 
-    Raises:
-        LitMoEError: a configuration that cannot work, or a file that cannot be written.
-    """
-    own = file_options(program)
-    own.add_argument("--vram")
-    own.add_argument("--device-name", "--device_name")
-    own.add_argument("--measure", action="store_true")
-    own.add_argument("--fit", nargs="?", type=Path, const=Path("fit.yaml"))
-    known, rest = own.parse_known_args(list(words))
-    config = load_train_config(
-        known.config,
-        preset=known.preset,
-        model_config=known.model_config,
-        overrides=rest,
-        program=program,
-        about=_ABOUT,
-    )
+    vram: Annotated[str, Shown("SIZE")] | None = None
+    """Plan for a GPU with this memory, such as 6GB; null: for the device here."""
+    device_name: Name | None = None
+    """Plan for a card by its name, such as "RTX 3060"."""
+    fit: bool | File = False
+    """Write the configuration that fits; without a name to ``fit.yaml``."""
+    measure: bool = False
+    """Train a few steps on this device: tokens per second, and peak memory."""
+
+
+def plan_command(args: Sequence[str], console: Console) -> None:
+    """Estimate what a run will need in memory, disk and time, and what makes it fit."""
+    own, config = run_options(args, PlanOptions)
     check(config)
-    if known.vram is not None or known.device_name is not None:
-        device = other_device(known.vram, known.device_name)
+    from litmoe.cli.show_plan import show, show_fit, show_measured, write
+    from litmoe.diagnostics.devices import other_device, this_device
+    from litmoe.diagnostics.measure import measure
+    from litmoe.diagnostics.plan import make_plan
+
+    if own.vram is not None or own.device_name is not None:
+        device = other_device(own.vram, own.device_name)
     else:
         device = this_device(config.accelerator)
-    plan = make_plan(config, device)
-    show(plan)
+    plan = make_plan(config, device, say=console.say)
+    show(plan, console.say)
+    file = Path("fit.yaml") if own.fit is True else own.fit or None
     if plan.fits is False:
-        plan = show_fit(plan, known.fit)
-    elif known.fit is not None:
-        write(plan.config, known.fit)
-    if known.measure:
-        show_measured(plan, measure(plan.config))
+        plan = show_fit(plan, file, console.say)
+    elif file is not None:
+        write(plan.config, file, console.say)
+    if own.measure:
+        show_measured(plan, measure(plan.config), console.say)
 
 
-def show(plan: Plan, say: Callable[[str], None] = print) -> None:
-    """Print a plan, one fact a line, and the memory as a table."""
-    config, train, memory = plan.config, plan.config.train, plan.memory
-    on = f"{plan.devices} x {plan.device.name}" if plan.devices > 1 else plan.device.name
-    micro_batches = train.global_batch_size // (train.micro_batch_size * plan.devices * config.num_nodes)
-    name = plan.model_config.name or "unnamed"
-    say(f"model      {name}: {plan.n_params:,} parameters, {plan.n_active_params:,} active per token")
-    say(
-        f"step       {micro_batches} micro-batch(es) of {train.micro_batch_size} x {plan.seq_length} tokens; "
-        f"{config.precision}, {config.optimizer.class_path}, recompute {config.memory.recompute}"
-    )
-    say(f"compute    {plan.flops_per_token / 1e9:.4g} GFLOP per token{_in_all(plan)}")
-    say(f"disk       {_disk(plan)}")
-    if host := _host_bytes(plan):
-        say(f"host       {readable(host)} of its memory, for checkpoints on their way{_offloaded(plan)}")
-    say(f"\nmemory of {on}, when most of it is in use (in {memory.moment}):")
-    shown = {part: size for part, size in memory.parts.items() if size >= memory.total / 1000}
-    for part, size in shown.items():
-        say(f"  {part:<32}{readable(size):>10}")
-    say(f"  {'in all':<32}{readable(memory.total):>10}{_verdict(plan)}")
-
-
-def show_fit(plan: Plan, file: Path | None, say: Callable[[str], None] = print) -> Plan:
-    """Find and print the cheapest changes that make a run fit, and write the configuration to a file.
-
-    Returns:
-        The plan with them.
-    """
-    say("\nlooking for the cheapest changes that make it fit ...")
-    quiet: Callable[[str], None] = lambda _: None  # noqa: E731  what was said once is enough
-    taken, fitting = fit(
-        plan.config, lambda config: make_plan(config, plan.device, say=quiet), list(changes(plan))
-    )
-    if not fitting.fits:
-        raise LitMoEError(
-            f"even with all that saves memory it needs {readable(fitting.memory.total)} of {plan.device.name}: "
-            "choose a smaller model"
-        )
-    say(f"with these it needs {readable(fitting.memory.total)}{_verdict(fitting)}:")
-    for change in taken:
-        say(f"  {change.cost}")
-    say("\n" + yaml.safe_dump(settings(taken), sort_keys=False).strip())
-    if file is not None:
-        write(applied(taken, plan.config), file, say)
-    return fitting
-
-
-def write(config: TrainConfig, file: Path, say: Callable[[str], None] = print) -> None:
-    """Write a configuration as YAML for ``--config``.
-
-    Raises:
-        LitMoEError: the file cannot be written.
-    """
-    check(config)
-    try:
-        file.write_text(yaml.safe_dump(as_plain(config), sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise LitMoEError(f"--fit {file}: cannot be written ({error.strerror})") from error
-    say(f"\nwritten to {file}: train with --config {file}")
-
-
-def show_measured(plan: Plan, measured: Measured, say: Callable[[str], None] = print) -> None:
-    """Print what was measured, beside what was foreseen."""
-    say(
-        f"\nmeasured on this device: {measured.tokens_per_second:,.0f} tokens per second{_time(plan, measured)}"
-    )
-    say(
-        f"allocated by torch at most {readable(measured.peak_bytes)}; the plan has {readable(plan.allocated)}"
-    )
-
-
-def _verdict(plan: Plan) -> str:
-    if plan.device.n_bytes is None:
-        return ""
-    verdict = "fits" if plan.fits else "does not fit"
-    if not plan.fits and plan.memory.total <= plan.device.n_bytes:
-        verdict = f"may not fit, the plan can be off by {MARGIN:.0%}"
-    return f" of {readable(plan.device.n_bytes)}: {verdict}"
-
-
-def _in_all(plan: Plan) -> str:
-    if plan.horizon is None:
-        return "; how many tokens depends on the text"
-    tokens = plan.horizon.steps * plan.horizon.tokens_per_step
-    extent = f"{plan.horizon.steps:,} steps, {tokens:,} tokens"
-    return f", {plan.flops_per_token * tokens / 1e12:,.0f} TFLOP in all: {extent}"
-
-
-def _disk(plan: Plan) -> str:
-    size, count = plan.checkpoint_bytes, plan.checkpoints
-    if count is None:
-        return f"{readable(size)} for each checkpoint"
-    free = free_bytes(plan.config.out_dir)
-    there = "" if free is None else f"; {readable(free)} free{'' if free >= count * size else ': too little'}"
-    return f"{readable(count * size)} for {count:,} checkpoint(s) of {readable(size)} at most{there}"
-
-
-def _host_bytes(plan: Plan) -> int:
-    return plan.memory.host + (plan.checkpoint_bytes if plan.config.checkpoint.asynchronous else 0)
-
-
-def _offloaded(plan: Plan) -> str:
-    return f" and for the optimizer ({readable(plan.memory.host)})" if plan.memory.host else ""
-
-
-def _time(plan: Plan, measured: Measured) -> str:
-    if plan.horizon is None:
-        return ""
-    hours = plan.horizon.steps * plan.horizon.tokens_per_step / measured.tokens_per_second / 3600
-    return f", {f'{hours:,.1f} hours' if hours >= 1 else f'{hours * 60:.1f} minutes'} for the whole run"
-
-
-_ABOUT = """\
-Say what a run will need in memory, disk and time before anything runs, and what makes it fit.
-
-  --vram AMOUNT        plan for a GPU with this memory, such as 6GB; else for the device here
-  --device-name NAME   plan for a card by its name, such as "RTX 3060"
-  --fit [FILE]         write the configuration that fits (fit.yaml)
-  --measure            do a few steps on this device: tokens per second, and the memory they take
-
-It takes the same configuration as training: --preset, --config, --model-config and all options.
-"""
+PLAN = Command(
+    plan_command,
+    (PlanOptions, RunFiles, TrainConfig),
+    "[--preset NAME] [--config FILE] [options]",
+    essentials=(
+        "vram",
+        "device-name",
+        "fit",
+        "measure",
+        "preset",
+        "config",
+        "model-config",
+        "micro-batch-size",
+        "max-seq-length",
+        "precision",
+        "optimizer",
+        "memory.recompute",
+        "devices",
+    ),
+    note="The other options are those of training.",
+    result_is_printed=True,
+)

@@ -3,17 +3,15 @@
 Nothing here imports torch, so that ``--help`` and a refused setting answer at once.
 """
 
+from litmoe.config.jobs import EvaluateConfig, GenerateConfig, PrepareConfig
 from litmoe.config.schema import (
     CheckpointArgs,
     ClassSpec,
     EvalArgs,
-    EvaluateConfig,
     FaultArgs,
-    GenerateConfig,
     LogArgs,
     MemoryArgs,
     MoEArgs,
-    PrepareConfig,
     PrepareOnDemand,
     SampleArgs,
     ScheduleArgs,

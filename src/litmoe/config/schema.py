@@ -1,19 +1,20 @@
-"""Every setting of every command as a typed dataclass.
+"""Every setting of a training run as a typed dataclass.
 
-The training configuration keeps LitGPT's names and shape (``litgpt/args.py`` and
-``litgpt/pretrain.py::setup``) and adds sections of its own: ``moe``, ``memory``, ``schedule``, ``sample``,
-``prepare``.
-Nothing here imports torch, so that ``--help`` and a refused setting answer at once.
+It has LitGPT's names and shape (``litgpt/args.py`` and ``litgpt/pretrain.py::setup``), and sections of litmoe's
+own: ``moe``, ``memory``, ``schedule``, ``sample``, ``checkpoint``, ``faults``, ``prepare``. The string below a
+setting is its help; the short help shows its first sentence.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from litmoe.config.values import File, Folder, Name, PathOrName
+
 
 @dataclass
 class TrainArgs:
-    """How long, in what batches, and how often to save and log (LitGPT's names)."""
+    """How long to train, in what batches, and how often to save and log (LitGPT's names)."""
 
     save_interval: int | None = 1000
     """Steps between checkpoints; null: only the final one."""
@@ -22,7 +23,7 @@ class TrainArgs:
     global_batch_size: int = 64
     """Windows per step, over all devices."""
     micro_batch_size: int = 4
-    """Windows per device that are on the device at one time."""
+    """Windows at once on a device; memory grows with it."""
     lr_warmup_steps: int | None = None
     """Steps of linear warm-up; null or 0: none."""
     lr_warmup_fraction: float | None = None
@@ -30,11 +31,11 @@ class TrainArgs:
     epochs: int | None = None
     """Stop after this many passes over the training text."""
     max_tokens: int | None = None
-    """Stop after this many tokens (rounded down to whole steps)."""
+    """Stop after this many tokens, rounded down to whole steps."""
     max_steps: int | None = None
     """Stop after this many steps."""
     max_time: float | None = None
-    """Stop after this many seconds of training, saving what there is; the schedule does not know of it."""
+    """Stop after this many seconds of training, and save. The schedule does not depend on it."""
     max_seq_length: int | None = None
     """Tokens per window; null: the model's block size."""
     tie_embeddings: bool | None = None
@@ -52,10 +53,10 @@ class EvalArgs:
     interval: int = 1000
     """Steps between validations."""
     max_new_tokens: int | None = None
-    """Only LitGPT's finetuning reads it; here ``sample.max_new_tokens`` does that."""
+    """Only LitGPT's finetuning reads it; use ``sample.max_new_tokens``."""
     max_iters: int = 100
-    """Validate on this many windows (fewer where the text has fewer), spread evenly over the validation text
-    and the same ones every time, whatever the micro-batch."""
+    """Validate on this many windows. Fewer where the text has fewer; they are spread evenly over the validation
+    text, and the same ones every time, whatever the micro-batch."""
     initial_validation: bool = False
     """Validate before the first step."""
     final_validation: bool = True
@@ -88,12 +89,12 @@ class LogArgs:
 
 @dataclass
 class ClassSpec:
-    """A class by its import path, and the arguments it is made with."""
+    """A class by its import path, and its arguments."""
 
-    class_path: str
-    """Import path, such as ``torch.optim.AdamW``; a bare name is looked up where the field belongs."""
+    class_path: Name
+    """Import path, such as ``torch.optim.AdamW``. A bare name is looked up where the setting belongs."""
     init_args: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments."""
+    """Arguments of that class, by name."""
 
 
 @dataclass
@@ -104,13 +105,13 @@ class MoEArgs:
     # validation loss 1.476 with the Switch loss, 1.534 with nothing, 1.618 with the bias; maximum load over mean
     # 2.61, 3.63 and 1.16. docs/concepts/balance.md has the table and the commands.
     balance: Literal["none", "switch", "bias"] = "switch"
-    """``none``: leave it to the data. ``switch``: the Switch Transformer's auxiliary loss (arXiv 2101.03961).
-    ``bias``: loss-free, a correction bias on the choice of experts (arXiv 2408.15664); the model's router
-    then becomes LitGPT's sigmoid router with ``e_score_correction_bias``."""
+    """How to balance the experts. ``none``: not at all. ``switch``: the Switch Transformer's auxiliary loss
+    (arXiv 2101.03961). ``bias``: loss-free, a correction bias on the choice of experts (arXiv 2408.15664); the
+    model's router then becomes LitGPT's sigmoid router with ``e_score_correction_bias``."""
     switch_coefficient: float = 0.01
     """Weight of the Switch loss."""
     z_coefficient: float = 0.001
-    """Weight of the router z-loss (ST-MoE, arXiv 2202.08906); 0 switches it off."""
+    """Weight of the router z-loss (ST-MoE, arXiv 2202.08906); 0: none."""
     bias_update_speed: float = 0.001
     """How far the correction bias moves per step."""
 
@@ -120,16 +121,16 @@ class MemoryArgs:
     """What is traded for memory; docs/concepts/memory.md has what each costs and saves."""
 
     recompute: Literal["none", "experts", "blocks"] = "none"
-    """Activations that the backward makes again instead of keeping them: ``none``; the ``experts``'
-    pre-activations; or all of the ``blocks``, from their inputs."""
+    """Activations to recompute. In the backward pass, instead of keeping them: ``none``; ``experts``: their
+    pre-activations; ``blocks``: everything, from the blocks' inputs."""
     step_in_backward: bool = False
-    """Update each parameter as soon as its gradient is whole, and free the gradient. Needs one micro-batch per
-    step, one device, and ``train.max_norm: null``: nothing can wait for the norm of all gradients."""
+    """Update each parameter during the backward pass, and free its gradient. Needs one micro-batch per step, one
+    device, and ``train.max_norm: null``: nothing can wait for the norm of all gradients."""
     offload_optimizer: bool = False
-    """Keep the optimizer's state in the host's memory, and do its step there (CUDA)."""
+    """Keep the optimizer's state in host memory, and take its step there (CUDA)."""
     stochastic_rounding: bool = True
-    """In bf16-true, round updated weights up or down at random, right on average: to the nearest, bf16 loses
-    every update below 1/256 of a weight. ``AdamW``, ``AdamW8bit``, ``AdamW4bit`` and ``Muon`` do it."""
+    """In bf16-true, round updated weights up or down at random, right on average. Rounding to nearest loses every
+    update below 1/512 of a weight. ``AdamW``, ``AdamW8bit``, ``AdamW4bit`` and ``Muon`` do it."""
 
 
 @dataclass
@@ -137,7 +138,8 @@ class ScheduleArgs:
     """The learning rate after the warm-up."""
 
     name: Literal["cosine", "constant", "wsd"] = "cosine"
-    """``cosine`` decay to ``train.min_lr``; ``constant``; ``wsd``: constant, then linear decay at the end."""
+    """Shape of the schedule. ``cosine``: decay to ``train.min_lr``; ``constant``; ``wsd``: constant, then linear
+    decay at the end."""
     decay_fraction: float = 0.2
     """Share of all steps that ``wsd`` decays over."""
 
@@ -147,15 +149,15 @@ class CheckpointArgs:
     """How checkpoints are written and which are kept. The newest valid one is always kept."""
 
     asynchronous: bool = True
-    """Write in the background, from a copy in host memory (weights and optimizer state, once)."""
+    """Write in the background, from a copy of weights and optimizer state in host memory."""
     keep_last: int | None = None
     """Keep this many of the newest step checkpoints; null: all."""
     keep_best: bool = True
-    """Keep the one with the lowest validation loss too; it is written where it can be."""
+    """Keep the one with the lowest validation loss too."""
     keep_every: int | None = None
-    """Keep those whose step is a multiple of this too; null: none for that reason."""
+    """Keep those whose step is a multiple of this too; null: none."""
     on_full_disk: Literal["stop", "continue"] = "stop"
-    """``continue``: train on without that checkpoint, and say so."""
+    """What to do if the disk is full. ``continue``: train on without that checkpoint, and say so."""
 
 
 @dataclass
@@ -163,14 +165,15 @@ class FaultArgs:
     """What a run does when something goes wrong."""
 
     on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    """When a loss or gradient is not finite: ``stop`` before the update; ``skip`` the update; or skip, and after
-    ``non_finite_limit`` in a row ``rollback`` to the last checkpoint and leave out the data that led there."""
+    """What to do if a loss or gradient is not finite. ``stop`` before the update; ``skip`` the update;
+    ``rollback``: skip, and after ``non_finite_limit`` in a row return to the last checkpoint and skip the data
+    that led there."""
     non_finite_limit: int = 3
     """Bad steps in a row before ``rollback`` rolls back, or ``skip`` stops."""
     spike_factor: float | None = None
     """Treat a loss above this multiple of the mean of the last 50 as not finite; null: never."""
     on_oom: Literal["stop", "shrink"] = "stop"
-    """When memory runs out: ``stop``, or ``shrink``: halve the micro-batch, keep the global batch, and go on."""
+    """What to do if memory runs out. ``shrink``: halve the micro-batch, keep the global batch, and go on."""
 
 
 @dataclass
@@ -178,63 +181,26 @@ class SampleArgs:
     """Texts that the model writes while it trains."""
 
     interval: int | None = None
-    """Steps between sample texts; null: none on the way."""
+    """Steps between sample texts; null: none during training."""
     final: int = 0
     """How many texts to write after the last step."""
     prompts: list[str] = field(default_factory=lambda: [""])
-    """What they begin with, in turn; an empty prompt starts a new document."""
+    """Their prompts, used in turn; an empty prompt starts a new document."""
     max_new_tokens: int = 200
     """Longest text, in tokens."""
     temperature: float = 0.8
-    """0 takes the likeliest token every time."""
+    """Sampling temperature; 0 takes the likeliest token every time."""
     top_k: int | None = 50
     """Choose among the k likeliest tokens; null: all."""
-
-
-@dataclass
-class PrepareConfig:
-    """What ``litmoe prepare`` does: which text, which tokenizer, into which folders."""
-
-    source: list[str] = field(default_factory=list)
-    """``sample`` (built-in stories), ``tinystories`` (from the Hugging Face hub), or files and folders of
-    .txt, .jsonl, .json or .parquet. Empty: the text already in the data folder, else ``sample``."""
-    data_dir: Path = Path("data/custom_text")
-    """Where ``train/`` and ``val/`` with text and token store go."""
-    tokenizer: str | None = None
-    """``train`` (byte-level BPE on the corpus), ``gpt2``, a hub id, or a folder. Empty: the one already in
-    ``tokenizer_dir``; else ``train`` for the sample and ``gpt2`` for other text."""
-    vocab_size: int = 4096
-    """Size of a trained vocabulary, the end-of-text token included."""
-    tokenizer_dir: Path = Path("data/tokenizer")
-    """Where the tokenizer lies, or will lie."""
-    val_fraction: float = 0.05
-    """Share of the documents that become validation text where the source has no split of its own."""
-    max_documents: int | None = None
-    """Read at most this many documents in all."""
-    split: Literal["auto", "file", "blank-line"] = "auto"
-    """Where documents end in .txt files: at ``<|endoftext|>`` where present, else one per file (``auto``);
-    one per file always; or one per block between blank lines."""
-    text_field: str = "text"
-    """Field of .jsonl, .json and .parquet that holds the text."""
-    seed: int = 0
-    """Seed of the built-in sample corpus."""
-    log_to_wandb: bool = False
-    """Upload what was prepared to Weights & Biases; ``WANDB_LOG_DATASET=1`` says the same."""
-    wandb_artifact: str | None = None
-    """The Artifact's name; null: ``dataset-`` and the data folder's name."""
-    force: bool = False
-    """Replace text and tokenizer that an earlier call wrote with other settings."""
-    progress: bool = True
-    """Show a progress bar."""
 
 
 @dataclass
 class PrepareOnDemand:
     """What a training run prepares by itself where text or tokenizer are missing."""
 
-    source: list[str] = field(default_factory=list)
-    """As for ``litmoe prepare``; empty: they must be there."""
-    tokenizer: str | None = None
+    source: list[PathOrName] = field(default_factory=list)
+    """As for ``litmoe prepare``; empty: they must exist."""
+    tokenizer: PathOrName | None = None
     """As for ``litmoe prepare``."""
     vocab_size: int = 4096
     """As for ``litmoe prepare``."""
@@ -246,19 +212,19 @@ class PrepareOnDemand:
 class TrainConfig:
     """A whole pretraining run."""
 
-    model_name: str | None = None
-    """A LitGPT model by name; or give ``model_config``."""
-    model_config: dict[str, Any] | Path | None = None
-    """The fields of a ``litgpt.Config``, or the YAML file that holds them."""
-    out_dir: Path = Path("checkpoints")
+    model_name: Name | None = None
+    """A LitGPT model by name, instead of ``model_config``."""
+    model_config: dict[str, Any] | File | None = None
+    """A model YAML, or the fields of a ``litgpt.Config``."""
+    out_dir: Folder = Path("checkpoints")
     """Where checkpoints, metrics.csv and logs go."""
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] | None = None
-    """Null: bf16-mixed on a GPU that has it, else 32-true."""
-    initial_checkpoint_dir: Path | None = None
+    """Number formats. Null: bf16-mixed on a GPU that supports it, else 32-true."""
+    initial_checkpoint_dir: Folder | None = None
     """Start from these weights, with a fresh optimizer and data position."""
-    resume: bool | Literal["auto"] | Path = False
-    """``auto``: continue from the newest checkpoint in ``out_dir``, where there is one; true: there must be
-    one; or a checkpoint folder."""
+    resume: bool | Literal["auto"] | Folder = False
+    """Continue a run. ``auto``: from the newest checkpoint in ``out_dir``, if there is one; true: there must be
+    one; or from a checkpoint folder."""
     data: ClassSpec = field(
         default_factory=lambda: ClassSpec(
             "litmoe.data.TextFiles",
@@ -272,98 +238,46 @@ class TrainConfig:
     optimizer: ClassSpec = field(
         default_factory=lambda: ClassSpec("torch.optim.AdamW", {"lr": 3e-4, "weight_decay": 0.01})
     )
-    """``AdamW``, ``AdamW8bit``, ``AdamW4bit``, ``Muon``, any other of ``torch.optim``, or an import path."""
+    """``AdamW``, ``AdamW8bit``, ``AdamW4bit`` or ``Muon``. Any other of ``torch.optim`` too, or an import path."""
     moe: MoEArgs = field(default_factory=MoEArgs)
     head_z_coefficient: float = 0.0
-    """Weight of the z-loss on the logits of the language-model head (PaLM, arXiv 2204.02311, has 1e-4)."""
+    """Weight of the z-loss on the logits of the language-model head (PaLM, arXiv 2204.02311, uses 1e-4)."""
     memory: MemoryArgs = field(default_factory=MemoryArgs)
     schedule: ScheduleArgs = field(default_factory=ScheduleArgs)
     sample: SampleArgs = field(default_factory=SampleArgs)
     checkpoint: CheckpointArgs = field(default_factory=CheckpointArgs)
     faults: FaultArgs = field(default_factory=FaultArgs)
     prepare: PrepareOnDemand = field(default_factory=PrepareOnDemand)
-    devices: int | str = "auto"
-    """How many devices per node; ``auto``: all GPUs, or the one CPU."""
+    devices: int | Literal["auto"] = "auto"
+    """Devices per node; ``auto``: all GPUs, or the one CPU."""
     num_nodes: int = 1
     """How many machines."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Which kind of device."""
-    tokenizer_dir: Path | None = Path("data/tokenizer")
+    tokenizer_dir: Folder | None = Path("data/tokenizer")
     """The tokenizer's folder."""
     logger_name: Literal["csv", "tensorboard", "wandb", "mlflow"] = "csv"
     """Where metrics go besides ``metrics.csv``."""
-    wandb_dataset: str | None = None
-    """Train on this data set of Weights & Biases: ``entity/project/name:alias``, or ``project/name:alias`` with
-    ``WANDB_ENTITY``. It brings its tokenizer."""
-    wandb_artifacts_dir: Path = Path("data/wandb_artifacts")
+    wandb_dataset: Name | None = None
+    """Train on this data set of Weights & Biases, with its tokenizer. ``entity/project/name:alias``, or
+    ``project/name:alias`` with ``WANDB_ENTITY``."""
+    wandb_artifacts_dir: Folder = Path("data/wandb_artifacts")
     """Where a data set of Weights & Biases is downloaded to, once."""
     wandb_checkpoints: bool = False
     """With the ``wandb`` logger: upload checkpoints too, with the aliases ``latest`` and ``best``."""
     compile: bool = False
-    """Compile attention, norms and routers with ``torch.compile``; the first step then takes from 10 seconds to a
-    minute longer. On a CPU nothing is gained (docs/PERFORMANCE.md). Without a compiler a run goes on as it is."""
+    """Compile attention, norms and routers with ``torch.compile``. The first step then takes 10 to 60 seconds
+    longer; a run without a C++ compiler or Triton trains uncompiled and says so."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""
     progress: bool = False
-    """Show a progress bar instead of a line per logged step."""
+    """A progress bar instead of a line per step. Only where stderr is a terminal."""
     report: bool = True
     """Write ``report.html`` into ``out_dir`` when a command has trained: the run as a page to look at."""
 
     def data_dir(self) -> Path:
         """The folder above ``train/`` and ``val/`` (for data modules that have a ``train_data_path``)."""
         return Path(self.data.init_args.get("train_data_path", "data/custom_text/train")).parent
-
-
-@dataclass
-class GenerateConfig:
-    """What ``litmoe generate`` writes."""
-
-    checkpoint: Path | None = None
-    """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
-    prompt: str = ""
-    """What the text begins with; empty starts a new document."""
-    prompts: list[str] = field(default_factory=list)
-    """Several prompts instead of ``prompt``; their texts are made at the same time."""
-    max_new_tokens: int = 256
-    """Longest text, in tokens."""
-    temperature: float = 0.8
-    """0 takes the likeliest token every time."""
-    top_k: int | None = 50
-    """Choose among the k likeliest tokens; null: all."""
-    top_p: float = 1.0
-    """Choose among the likeliest tokens that together have this probability."""
-    num_samples: int = 1
-    """How many texts per prompt, made at the same time."""
-    seed: int = 0
-    """The same seed gives the same text."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Which kind of device."""
-
-
-@dataclass
-class EvaluateConfig:
-    """What ``litmoe evaluate`` measures."""
-
-    checkpoint: Path | None = None
-    """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
-    data: Path | None = None
-    """A prepared data folder, a folder of text, or a text file; null: the validation text of the run."""
-    max_seq_length: int | None = None
-    """Tokens per window; null: as in training."""
-    batch_size: int = 8
-    """Windows at one time."""
-    tasks: list[str] = field(default_factory=list)
-    """Tasks of lm-eval instead of a text (needs the extra ``eval``)."""
-    num_fewshot: int | None = None
-    """Examples before each question of a task; null: the task's own number."""
-    limit: int | None = None
-    """Questions per task; null: all."""
-    json: Path | None = None
-    """Also write the figures to this file."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Which kind of device."""
-    progress: bool = True
-    """Show a progress bar."""
 
 
 def as_plain(value: Any) -> Any:
@@ -374,4 +288,7 @@ def as_plain(value: Any) -> Any:
         return {key: as_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [as_plain(item) for item in value]
-    return value.as_posix() if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        text = value.as_posix()
+        return f"./{text}" if text.startswith("~") else text  # or it would be read as the home folder
+    return value

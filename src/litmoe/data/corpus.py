@@ -172,7 +172,7 @@ def local_source(path: Path, config: PrepareConfig) -> Source:
 def _reader(places: list[Place], config: PrepareConfig) -> Reader:
     def read(notes: Notes | None = None) -> Iterator[Piece]:
         for place in places:
-            yield from read_documents(place, config.split, config.text_field, notes=notes)
+            yield from read_documents(place, config.document_boundaries, config.text_field, notes=notes)
 
     return read
 

@@ -153,6 +153,6 @@ def one_document(where: str, empty: bool) -> str:
         return f"{where} holds no document: the text is empty; give text to train on"
     return (
         f"{where} holds only one document, so none can be held out for validation; separate documents by "
-        "<|endoftext|>, name the text with --source and use --split blank-line, or put validation text into "
-        "the val folder"
+        "<|endoftext|>, name the text with --source and use --document-boundaries blank-line, or put "
+        "validation text into the val folder"
     )

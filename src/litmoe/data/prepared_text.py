@@ -186,7 +186,7 @@ def _request(config: PrepareConfig) -> dict[str, Any]:
     builtin = ("sample", "tinystories")
     return {
         "source": [name if name in builtin else Path(name).resolve().as_posix() for name in config.source],
-        "document_boundaries": config.split,
+        "document_boundaries": config.document_boundaries,
         "text_field": config.text_field,
         "val_fraction": config.val_fraction,
         "max_documents": config.max_documents,

@@ -7,14 +7,12 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
-from litmoe.config.files import file_options, load_train_config
 from litmoe.diagnostics.step_memory import RandomText
 from litmoe.errors import LitMoEError
 from litmoe.inference.decode import decode_together
@@ -50,24 +48,6 @@ class Bench:
     Windows does not tell."""
     decode_tokens_per_second: dict[int, float]
     """By the number of texts written at one time."""
-
-
-def bench_command(words: Sequence[str], program: str) -> None:
-    """Measure training and generation on this machine."""
-    own = file_options(program)
-    own.add_argument("--steps", type=int, default=10)
-    known, rest = own.parse_known_args(list(words))
-    if known.steps < 1:
-        raise LitMoEError(f"--steps must be greater than 0, got {known.steps}")
-    config = load_train_config(
-        known.config,
-        preset=known.preset or (None if known.config else "tiny"),
-        model_config=known.model_config,
-        overrides=rest,
-        program=program,
-        about=_ABOUT,
-    )
-    print(table(bench(config, known.steps)))
 
 
 def bench(config: TrainConfig, steps: int = 10) -> Bench:
@@ -167,15 +147,3 @@ def _peak_bytes(device: torch.device) -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-_ABOUT = """\
-Measure how fast a configuration trains and writes on this machine, on random tokens.
-
-  --preset NAME        a configuration that comes with litmoe; tiny where neither this nor --config is given
-  --config FILE        a training YAML
-  --model-config FILE  a model YAML
-  --steps N            steps to measure (10)
-
-All options of `litmoe train` may follow, such as --precision or --micro-batch-size.
-"""

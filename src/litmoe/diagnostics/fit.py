@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litmoe.config import TrainConfig, as_plain
-from litmoe.config.files import merge
+from litmoe.config.load import merge
 from litmoe.diagnostics.plan import Plan
 
 ADAMW = ("AdamW", "torch.optim.AdamW", "AdamW8bit")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,6 @@ from typing import Any
 import yaml
 
 from litmoe.config import LogArgs, TrainConfig, as_plain
-from litmoe.config.files import file_options, load_train_config
 from litmoe.errors import LitMoEError
 
 PATIENCE_SECONDS = 1800.0
@@ -56,31 +55,6 @@ class Verification:
     kills: list[Kill] = field(default_factory=list)
     difference: str | None = None
     """The first difference between the killed run and the uninterrupted one; None: identical."""
-
-
-def verify_resume_command(words: Sequence[str], program: str) -> None:
-    """Prove for a configuration that a killed and resumed run equals an uninterrupted one.
-
-    Raises:
-        LitMoEError: a configuration that does not train at all.
-        SystemExit: 1, the runs differ.
-    """
-    own = file_options(program)
-    own.add_argument("--steps", type=int, default=30)
-    own.add_argument("--kills", type=int, default=5)
-    own.add_argument("--kill-seed", "--kill_seed", type=int, default=0)
-    known, rest = own.parse_known_args(list(words))
-    config = load_train_config(
-        known.config,
-        preset=known.preset,
-        model_config=known.model_config,
-        overrides=rest,
-        program=program,
-        about=_ABOUT,
-    )
-    result = verify_resume(config, known.steps, known.kills, known.kill_seed)
-    if result.difference is not None:
-        raise SystemExit(1)
 
 
 def verify_resume(
@@ -351,18 +325,3 @@ def _different(a: Any, b: Any, where: str) -> str | None:
     else:
         return None if a == b or (a != a and b != b) else f"{where}: {a} and {b}"
     return next((found for name, x, y in items if (found := _different(x, y, name))), None)
-
-
-_ABOUT = """\
-Prove for a configuration that a killed and resumed run equals an uninterrupted one, to the bit.
-
-  --steps N            steps to train (30)
-  --kills N            how often to kill (5)
-  --kill-seed N        seed of the instants (0)
-  --preset NAME        a configuration that comes with litmoe, such as tiny
-  --config FILE        a training YAML (LitGPT's names); without it and --preset: train_config.yaml
-  --model-config FILE  a model YAML (the fields of litgpt.Config)
-
-All other options are those of `litmoe train`. Nothing is written to out_dir: the runs live in a temporary folder
-beside it, with two checkpoints each, and are removed. Exit code 0: identical; 1: different, and how.
-"""

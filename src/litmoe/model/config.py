@@ -1,13 +1,14 @@
 """The model of a run as a `litgpt.Config`: read, checked, and fitted to the way its experts are balanced."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from litgpt import Config
 
-from litmoe.config.files import Settings, parse, read_yaml
+from litmoe.config.files import read_written
+from litmoe.config.load import build, checked_settings
 from litmoe.errors import LitMoEError
 from litmoe.messages import nearest, one_line
 
@@ -27,17 +28,12 @@ def load_model_config(source: Mapping[str, Any] | Path) -> Config:
         LitMoEError: unreadable, an unknown or ineffective field, a wrong type, or an impossible combination.
     """
     where = str(source) if isinstance(source, Path) else "model_config"
-    given: Settings = read_yaml(source) if isinstance(source, Path) else dict(source)
-    known = [f.name for f in fields(Config)]
-    for key in given:
-        if key not in known:
-            raise LitMoEError(f"{where}: unknown setting {one_line(key)}{nearest(key, known)}")
+    given = read_written(source) if isinstance(source, Path) else source
+    settings = checked_settings(given, Config, f"{where}: ")
     try:
-        config = parse(Config, [], given, "model_config")
+        config = build(Config, settings)
     except (AssertionError, ValueError, ZeroDivisionError) as error:
         raise LitMoEError(f"{where}: impossible model: {one_line(error) or 'sizes do not divide'}") from error
-    except LitMoEError as error:
-        raise LitMoEError(f"{where}: {error}") from error
     _check(config, where)
     return config
 

@@ -1,0 +1,62 @@
+"""``litmoe train``: a configuration in, a trained model in a folder of checkpoints out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from litmoe.cli.command import Command, run_options
+from litmoe.cli.console import Console
+from litmoe.config import TrainConfig, as_plain
+from litmoe.config.checks import check
+from litmoe.config.dialect import to_yaml
+from litmoe.config.load import RunFiles
+
+
+@dataclass
+class TrainOptions:
+    """Options of the command alone."""
+
+    print_config: bool = False
+    """Print the configuration that results, and stop."""
+
+
+def train_command(args: Sequence[str], console: Console) -> None:
+    """Train a Mixture-of-Experts language model, or continue a run."""
+    own, config = run_options(args, TrainOptions)
+    check(config)
+    if own.print_config:
+        from litmoe.training.setup import model_and_length
+
+        model_and_length(config)  # what training would refuse is not printed either
+        console.write(to_yaml(as_plain(config), ascii_only=True))
+        return
+    from litmoe.training.loop import train
+
+    train(config, say=console.say)
+
+
+TRAIN = Command(
+    train_command,
+    (TrainOptions, RunFiles, TrainConfig),
+    "[--preset NAME] [--config FILE] [options]",
+    essentials=(
+        "preset",
+        "config",
+        "model-config",
+        "data-dir",
+        "out-dir",
+        "resume",
+        "max-tokens",
+        "global-batch-size",
+        "micro-batch-size",
+        "max-seq-length",
+        "optimizer",
+        "optimizer.init-args",
+        "precision",
+        "memory.recompute",
+        "wandb-dataset",
+        "logger-name",
+        "progress",
+        "print-config",
+    ),
+    note="Later ones override earlier ones: preset, config, options. Dashes and underscores are the same.",
+)
