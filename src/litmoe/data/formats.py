@@ -15,7 +15,7 @@ from litmoe.data import kinds
 from litmoe.data.decoding import decoded, encoding_of
 from litmoe.data.documents import Boundaries, Piece, document_of, documents_in
 from litmoe.data.notes import Notes
-from litmoe.data.records import json_file, json_lines, parquet
+from litmoe.data.records import Label, json_file, json_lines, parquet
 from litmoe.data.streams import Place, See, byte_chunks, look_at, opened, reading
 from litmoe.errors import DataError
 
@@ -27,6 +27,7 @@ def read_documents(
     *,
     see: See | None = None,
     notes: Notes | None = None,
+    label: Label | None = None,
 ) -> Iterator[Piece]:
     """Read a file's documents, as pieces, in order.
 
@@ -36,6 +37,7 @@ def read_documents(
         text_field: Where a record has its text; records without text are left out and counted.
         see: Gets the bytes of the file as they are on the disk, each once.
         notes: Counts what a person should know, such as files that are not what their names say.
+        label: Sees the records; has the label of the one whose pieces come.
 
     Raises:
         DataError: The file cannot be read, is damaged, or holds something else than text.
@@ -51,7 +53,7 @@ def read_documents(
             raise DataError(f"{place} is a .zip inside something compressed; unpack it")
         _show(place, see)
         for member in members(place.path, notes):
-            yield from read_documents(member, boundaries, text_field, notes=notes)
+            yield from read_documents(member, boundaries, text_field, notes=notes, label=label)
         return
     if head:
         _note_wrong_name(place, bool(codecs), notes)
@@ -59,7 +61,7 @@ def read_documents(
         if form != "parquet":
             notes.add("Parquet files under another name, read as what they are", place)
         _show(place, see)
-        texts = _parquet(place, codecs, text_field, notes)
+        texts = _parquet(place, codecs, text_field, notes, label)
     elif form == "parquet":
         raise DataError(f"{place} is damaged or no Parquet file (it does not begin as one); get it again")
     else:
@@ -72,7 +74,7 @@ def read_documents(
             yield from documents_in(chunks, boundaries)
             return
         reader = json_lines if form == "json lines" else json_file
-        texts = reader(chunks, text_field, str(place), notes)
+        texts = reader(chunks, text_field, str(place), notes, label)
     for text in texts:
         yield from document_of(text)
 
@@ -119,10 +121,12 @@ def members(path: Path, notes: Notes) -> list[Place]:
     return found
 
 
-def _parquet(place: Place, codecs: list[kinds.Codec], text_field: str, notes: Notes) -> Iterator[str]:
+def _parquet(
+    place: Place, codecs: list[kinds.Codec], text_field: str, notes: Notes, label: Label | None
+) -> Iterator[str]:
     with reading(place), ExitStack() as stack:
         if place.member is None and not codecs:
-            yield from parquet(place.path, text_field, str(place), notes)
+            yield from parquet(place.path, text_field, str(place), notes, label)
             return
         import shutil
         import tempfile
@@ -131,7 +135,7 @@ def _parquet(place: Place, codecs: list[kinds.Codec], text_field: str, notes: No
         with opened(place, codecs) as stream:
             shutil.copyfileobj(stream, unpacked, 1 << 20)
         unpacked.seek(0)
-        yield from parquet(unpacked, text_field, str(place), notes)
+        yield from parquet(unpacked, text_field, str(place), notes, label)
 
 
 def _show(place: Place, see: See | None) -> None:

@@ -26,7 +26,24 @@ _BETWEEN_VALUES = re.compile("[ \t\n\r\ufeff]*")
 _MOST_NAMES, _LONGEST_NAME = 8, 40  # of fields, in a message
 
 
-def json_lines(chunks: Iterable[str], field: str, where: str, notes: Notes) -> Iterator[str]:
+class Label:
+    """The value of one of some fields in the record whose text was read last, such as where it is from."""
+
+    def __init__(self, *fields: str) -> None:
+        """``fields``: names, the preferred one first."""
+        self.fields = fields
+        self.value: str | None = None
+        """None: that record has none of the fields, or no text in them."""
+
+    def see(self, record: dict[str, Any]) -> None:
+        """Take the label of a record."""
+        found = (record.get(name) for name in self.fields)
+        self.value = next((value for value in found if isinstance(value, str) and value), None)
+
+
+def json_lines(
+    chunks: Iterable[str], field: str, where: str, notes: Notes, label: Label | None = None
+) -> Iterator[str]:
     """The texts of a file with a record per line, or with one array of records, whatever its name says.
 
     Args:
@@ -34,6 +51,7 @@ def json_lines(chunks: Iterable[str], field: str, where: str, notes: Notes) -> I
         field: Where a record has its text.
         where: The file, for messages.
         notes: Counts what has no text.
+        label: Sees each record before its text.
 
     Raises:
         DataError: A line that is not JSON, or a record without the field.
@@ -41,22 +59,24 @@ def json_lines(chunks: Iterable[str], field: str, where: str, notes: Notes) -> I
     lines = _lines(chunks, where)
     first = next(lines, None)
     if first is not None and first.text.startswith("[") and not _is_json(first.text):
-        yield from _array(first, lines, field, where, notes)
+        yield from _array(first, lines, field, where, notes, label)
     elif first is not None:
-        yield from _per_line(itertools.chain([first], lines), field, where, notes)
+        yield from _per_line(itertools.chain([first], lines), field, where, notes, label)
 
 
-def json_file(chunks: Iterable[str], field: str, where: str, notes: Notes) -> Iterator[str]:
+def json_file(
+    chunks: Iterable[str], field: str, where: str, notes: Notes, label: Label | None = None
+) -> Iterator[str]:
     """The texts of a file with one array of records, one record, or a record per line; as :func:`json_lines`."""
     lines = _lines(chunks, where)
     first = next(lines, None)
     if first is not None and not first.text.startswith("[") and _is_json(first.text):
-        yield from _per_line(itertools.chain([first], lines), field, where, notes)
+        yield from _per_line(itertools.chain([first], lines), field, where, notes, label)
     elif first is not None:
-        yield from _array(first, lines, field, where, notes)
+        yield from _array(first, lines, field, where, notes, label)
 
 
-def parquet(file: Any, field: str, where: str, notes: Notes) -> Iterator[str]:
+def parquet(file: Any, field: str, where: str, notes: Notes, label: Label | None = None) -> Iterator[str]:
     """The texts of a Parquet file, as :func:`json_lines`. ``file``: its path, or an open file that can seek."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -65,10 +85,11 @@ def parquet(file: Any, field: str, where: str, notes: Notes) -> Iterator[str]:
         with pq.ParquetFile(file, pre_buffer=False) as table:
             _check_column(table.schema_arrow, field, where)
             row = 0
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[field]):
+            also = [name for name in (label.fields if label else ()) if name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[field, *also]):
                 for record in batch.to_pylist():
                     row += 1
-                    yield from _texts(record, field, f"{where}, row {row}", notes)
+                    yield from _texts(record, field, f"{where}, row {row}", notes, label)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -100,19 +121,23 @@ def _lines(chunks: Iterable[str], where: str) -> Iterator[_Line]:
             parts, length = [other], len(other)
 
 
-def _per_line(lines: Iterable[_Line], field: str, where: str, notes: Notes) -> Iterator[str]:
+def _per_line(
+    lines: Iterable[_Line], field: str, where: str, notes: Notes, label: Label | None
+) -> Iterator[str]:
     """The texts of lines with a record each, or an array of them."""
     for number, line in lines:
         for record in _values(line, where, number):
             place = f"{where}, line {number}"
             if isinstance(record, list) and record and all(isinstance(entry, dict) for entry in record):
                 for index, entry in enumerate(record, 1):
-                    yield from _texts(entry, field, f"{place}, entry {index}", notes)
+                    yield from _texts(entry, field, f"{place}, entry {index}", notes, label)
             else:
-                yield from _texts(record, field, place, notes)
+                yield from _texts(record, field, place, notes, label)
 
 
-def _array(first: _Line, lines: Iterable[_Line], field: str, where: str, notes: Notes) -> Iterator[str]:
+def _array(
+    first: _Line, lines: Iterable[_Line], field: str, where: str, notes: Notes, label: Label | None
+) -> Iterator[str]:
     """The texts of one JSON array or object over several lines."""
     parts, length, last = [first.text], len(first.text), first.number
     for number, line in lines:
@@ -126,7 +151,7 @@ def _array(first: _Line, lines: Iterable[_Line], field: str, where: str, notes: 
     values = list(_values(text, where, first.number))
     entries = (entry for value in values for entry in (value if isinstance(value, list) else [value]))
     for index, entry in enumerate(entries, 1):
-        yield from _texts(entry, field, f"{where}, entry {index}", notes)
+        yield from _texts(entry, field, f"{where}, entry {index}", notes, label)
 
 
 def _is_json(line: str) -> bool:
@@ -161,13 +186,15 @@ def _values(text: str, where: str, first_line: int) -> Iterator[Any]:
         raise DataError(f"{where}, line {line} is not JSON ({reason}); repair or remove it")
 
 
-def _texts(record: Any, field: str, where: str, notes: Notes) -> Iterator[str]:
+def _texts(record: Any, field: str, where: str, notes: Notes, label: Label | None) -> Iterator[str]:
     """The text of a record; nothing if there is none."""
     if record is None:
         notes.add("records that are null, left out", where)
         return
     if not isinstance(record, dict):
         raise DataError(f"{where} is not an object with a field {field!r}; make every entry an object")
+    if label is not None:
+        label.see(record)
     value = _find(record, field, where)
     if value is None:
         notes.add("records whose text is null, left out", where)
