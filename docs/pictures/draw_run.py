@@ -78,7 +78,9 @@ def _losses(rows: list[dict[str, str]], tokens: list[int]) -> list[str]:
     lines += _token_axis(x, tokens[-1])
     points = " ".join(f"{x(n):.1f},{y(loss):.1f}" for n, loss in zip(tokens, train, strict=True))
     lines.append(f'<polyline class="train" points="{points}"/>')
-    lines.append(f'<polyline class="val" points="{" ".join(f"{x(n):.1f},{y(loss):.1f}" for n, loss in val)}"/>')
+    lines.append(
+        f'<polyline class="val" points="{" ".join(f"{x(n):.1f},{y(loss):.1f}" for n, loss in val)}"/>'
+    )
     lines += [f'<circle class="dot" cx="{x(n):.1f}" cy="{y(loss):.1f}" r="3.2"/>' for n, loss in val]
     last = val[-1]
     lines.append(_text(x(last[0]), y(last[1]) + 24, f"validation {last[1]:.2f}", "valkey", "end"))

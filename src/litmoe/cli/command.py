@@ -56,6 +56,12 @@ def run_options(
     return build(own_kind, own), train_config(run_files, options)
 
 
+def names_first(args: Sequence[str], option: str) -> list[str]:
+    """The arguments with all leading ones that are no options turned into the values of ``option``."""
+    count = next((at for at, arg in enumerate(args) if arg.startswith("-")), len(args))
+    return [f"--{option}", *args] if count else list(args)
+
+
 def named_first(args: Sequence[str], option: str) -> list[str]:
     """The arguments with a leading one that is no option turned into ``option``'s value."""
     if args and not args[0].startswith("-"):

@@ -16,6 +16,7 @@ from litmoe.cli.generate import GENERATE
 from litmoe.cli.help import help_text, help_wanted
 from litmoe.cli.plan import PLAN
 from litmoe.cli.prepare import PREPARE
+from litmoe.cli.report import REPORT, RUNS
 from litmoe.cli.train import TRAIN
 from litmoe.cli.verify_resume import VERIFY_RESUME
 from litmoe.cli.wandb_dataset import WANDB_DATASET
@@ -27,6 +28,8 @@ COMMANDS: dict[str, Command] = {
     "prepare": PREPARE,
     "plan": PLAN,
     "train": TRAIN,
+    "runs": RUNS,
+    "report": REPORT,
     "generate": GENERATE,
     "evaluate": EVALUATE,
     "export": EXPORT,

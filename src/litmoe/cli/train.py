@@ -1,5 +1,6 @@
 """``litmoe train``: a configuration in, a trained model in a folder of checkpoints out."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from litmoe.config import TrainConfig, as_plain
 from litmoe.config.checks import check
 from litmoe.config.dialect import to_yaml
 from litmoe.config.load import RunFiles
+from litmoe.messages import one_line
 
 
 @dataclass
@@ -31,7 +33,26 @@ def train_command(args: Sequence[str], console: Console) -> None:
         return
     from litmoe.training.loop import train
 
-    train(config, say=console.say)
+    started = time.time()
+    try:
+        train(config, say=console.say)
+    finally:  # after an interruption and a fault too: then there is most to look at
+        if config.report:
+            _write_report(config, started, console)
+
+
+def _write_report(config: TrainConfig, started: float, console: Console) -> None:
+    """Write the run's page, where this call has trained; what goes wrong is a line and no more."""
+    from litmoe.report.run_page import write_report
+    from litmoe.training.out_dir import is_first_process
+    from litmoe.training.recording.metrics_file import METRICS_FILE
+
+    metrics = config.out_dir / METRICS_FILE
+    try:
+        if is_first_process() and metrics.is_file() and metrics.stat().st_mtime >= started - 1:
+            console.say(f"report           {write_report([config.out_dir])}")
+    except Exception as error:  # nothing that is only shown may hide how the run ended
+        console.warn(f"no report was written: {one_line(error)}")
 
 
 TRAIN = Command(

@@ -8,10 +8,16 @@ import numpy as np
 
 from litmoe.report.figures import Curve, Curves, ExpertLoad, rounded
 from litmoe.report.series import Series
-from litmoe.training.recording.metrics_file import Columns, read_columns
+from litmoe.training.recording.metrics_file import (
+    BASE_COLUMNS,
+    MOE_COLUMNS,
+    Columns,
+    read_columns,
+)
 
 POSITIONS = ("step", "total_tokens", "time")
 VALIDATION = ("val_loss", "val_bits_per_byte")
+SUMMARY = (*BASE_COLUMNS, *MOE_COLUMNS)
 PER_LAYER = ("load_max_over_mean", "router_entropy", "dead_experts")
 
 _WITH_RANGE = ("train_loss", "grad_norm", "tokens_per_second")  # of the others the mean says enough
@@ -28,7 +34,7 @@ class Budget:
     load_points: int = 150
     """Points over time of the experts' load."""
     load_numbers: int = 24_000
-    """Numbers of the experts' load in all."""
+    """Numbers of the experts' load in all; 0: none, and the file's columns of them are not read."""
 
     def shared_by(self, n_runs: int) -> "Budget":
         """The budget of each of several runs on one page."""
@@ -58,7 +64,7 @@ def read_metrics(path: Path, budget: Budget = Budget()) -> Metrics:
         LitMoEError: the file cannot be read, or is no ``metrics.csv``.
     """
     reading: _Reading | None = None
-    for block in read_columns(path):
+    for block in read_columns(path, None if budget.load_numbers else SUMMARY):
         reading = reading or _Reading(list(block), budget)
         reading.add(block)
     return (reading or _Reading(list(POSITIONS), budget)).result()

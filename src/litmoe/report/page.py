@@ -16,6 +16,7 @@ from typing import Any
 
 from litmoe.errors import LitMoEError, MissingExtraError
 from litmoe.files import write_text
+from litmoe.report.words import duration, figure, short
 
 MOST_BYTES = 2_000_000
 """A page that is to be mailed."""
@@ -126,29 +127,3 @@ def _asset(name: str) -> str:
         return (_ASSETS / name).read_text(encoding="utf-8")
     except OSError as error:
         raise LitMoEError(f"{_ASSETS / name}: missing; install litmoe again") from error
-
-
-def short(count: float | None) -> str:
-    """1234567 as 1.23 M; a dash where there is none."""
-    if count is None:
-        return "—"
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(count) >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:,.4g}"
-
-
-def figure(value: float | None, digits: int = 4) -> str:
-    """A number with so many decimals; a dash where there is none."""
-    return "—" if value is None else f"{value:,.{digits}f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as 1 h 05 min; a dash where there are none."""
-    if seconds is None:
-        return "—"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

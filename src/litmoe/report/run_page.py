@@ -11,8 +11,9 @@ import yaml
 from litmoe.report.compare import comparison
 from litmoe.report.curves import Budget
 from litmoe.report.figures import Curves, Numbers, RunFigures
-from litmoe.report.page import MOST_BYTES, duration, figure, render, short, write_page
+from litmoe.report.page import MOST_BYTES, render, write_page
 from litmoe.report.run import as_json, dump, find_run, read_runs
+from litmoe.report.words import ABSENT, duration, figure, overview, short, subtitle, tiles
 from litmoe.version import __version__
 
 PAGE = "report.html"
@@ -42,7 +43,7 @@ CHARTS = (
         "learning_rate",
         "Learning rate",
         (("curves", "learning_rate"),),
-        lambda v: "—" if v is None else f"{v:.3g}",
+        lambda v: ABSENT if v is None else f"{v:.3g}",
     ),
     Chart("grad_norm", "Gradient norm before clipping", (("curves", "grad_norm"),), figure),
     Chart("speed", "Tokens per second", (("curves", "tokens_per_second"),), lambda v: figure(v, 0)),
@@ -50,7 +51,7 @@ CHARTS = (
         "memory",
         "Memory in use",
         (("curves", "device_memory"), ("curves", "host_memory")),
-        lambda v: "—" if v is None else f"{v / 1e9:.2f} GB",
+        lambda v: ABSENT if v is None else f"{v / 1e9:.2f} GB",
     ),
     Chart(
         "balance",
@@ -104,10 +105,10 @@ def report_page(runs: Sequence[RunFigures]) -> str:
         title=f"Run {runs[0].name}"
         if not several
         else f"{len(runs)} runs: {', '.join(run.name for run in runs)}",
-        subtitle=_subtitle(runs[0]) if not several else "Their curves lie over each other.",
+        subtitle=subtitle(runs[0]) if not several else "Their curves lie over each other.",
         written=time.strftime("%Y-%m-%d %H:%M"),
         runs=runs,
-        tiles=_tiles(runs[0]),
+        tiles=tiles(runs[0]),
         overview=overview(runs),
         hints=[(run.name, hint) for run in runs for hint in run.hints],
         charts=[_chart(chart, runs) for chart in charts],
@@ -121,99 +122,6 @@ def report_page(runs: Sequence[RunFigures]) -> str:
         comparison=_comparison(runs) if several else None,
         facts={run.name: _facts(run) for run in runs},
         configurations={run.name: _configuration(run) for run in runs},
-    )
-
-
-def overview(runs: Sequence[RunFigures]) -> dict[str, Any]:
-    """One line per run, as text; also what ``litmoe runs`` prints."""
-    columns = [
-        "run",
-        "model",
-        "steps",
-        "tokens",
-        "best validation loss",
-        "bits per byte",
-        "tokens/s",
-        "state",
-        "when",
-    ]
-    rows = [
-        [
-            run.name,
-            str(run.about.get("model", {}).get("name") or _model_name(run)),
-            _steps(run),
-            short(run.last.get("total_tokens")),
-            figure(run.best.get("val_loss")),
-            figure(run.best.get("val_bits_per_byte")),
-            figure(_speed(run), 0),
-            run.state,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.updated)),
-        ]
-        for run in runs
-    ]
-    return {"columns": columns, "rows": rows}
-
-
-def _subtitle(run: RunFigures) -> str:
-    model = run.about.get("model", {})
-    parts = [str(model.get("name") or _model_name(run))]
-    if model.get("parameters"):
-        parts.append(
-            f"{short(model['parameters'])} parameters, {short(model['active_parameters'])} active per token"
-        )
-    if run.load:
-        chosen = model.get("n_expert_per_token")
-        experts = len(run.load.relative[0]) * run.load.pooled
-        parts.append(
-            f"{len(run.load.relative)} layers of {experts} experts"
-            + (f", {chosen} per token" if chosen else "")
-        )
-    device = run.about.get("hardware", {}).get("device")
-    if device:
-        parts.append(str(device))
-    return " · ".join(part for part in parts if part)
-
-
-def _tiles(run: RunFigures) -> list[dict[str, str]]:
-    best = f"at step {int(run.best['step']):,}" if run.best else ""
-    return [
-        {
-            "name": "State",
-            "value": run.state,
-            "more": time.strftime("%Y-%m-%d %H:%M", time.localtime(run.updated)),
-        },
-        {"name": "Steps", "value": _steps(run), "more": ""},
-        {"name": "Tokens", "value": short(run.last.get("total_tokens")), "more": ""},
-        {
-            "name": "Training loss",
-            "value": figure(run.last.get("train_loss")),
-            "more": "last step, nats per token",
-        },
-        {"name": "Best validation loss", "value": figure(run.best.get("val_loss")), "more": best},
-        {"name": "Bits per byte", "value": figure(run.best.get("val_bits_per_byte")), "more": best},
-        {"name": "Training time", "value": duration(run.last.get("time")), "more": ""},
-        {"name": "Speed", "value": figure(_speed(run), 0), "more": "tokens per second, mean"},
-    ]
-
-
-def _steps(run: RunFigures) -> str:
-    done, planned = run.last.get("step"), run.about.get("steps")
-    if done is None:
-        return "—"
-    return (
-        f"{int(done):,} of {planned:,}" if isinstance(planned, int) and planned != done else f"{int(done):,}"
-    )
-
-
-def _speed(run: RunFigures) -> float | None:
-    tokens, seconds = run.last.get("total_tokens"), run.last.get("time")
-    return tokens / seconds if tokens and seconds else None
-
-
-def _model_name(run: RunFigures) -> str:
-    model = run.settings.get("model_config")
-    return str(
-        (model.get("name") if isinstance(model, dict) else model) or run.settings.get("model_name") or ""
     )
 
 
@@ -353,7 +261,7 @@ def _facts(run: RunFigures) -> list[dict[str, Any]]:
 
 def _fact(name: str, value: Any) -> str:
     if value is None:
-        return "—"
+        return ABSENT
     if name.endswith("memory") and isinstance(value, int):
         return f"{value / 1e9:,.1f} GB"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)[:300]
