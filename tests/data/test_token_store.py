@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers as hf
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from litmoe.data.checksums import state_of
 from litmoe.data.documents import END_OF_TEXT
 from litmoe.data.token_store import Part, TokenStore, ensure_store, ensure_stores
 from litmoe.data.tokenizer import copy_tokenizer, train_tokenizer
-from litmoe.errors import LitMoEError
+from litmoe.errors import DataError, LitMoEError
 
 DOCUMENTS = [
     f"Document {i}: once upon a time there were {i * i} foxes.\n\nThe end, isn't it?" for i in range(200)
@@ -174,17 +175,142 @@ def test_same_size_and_time_is_still_noticed_soon_after_the_build(build: Build) 
 
 
 def test_copied_text_is_compared_once_then_trusted(build: Build) -> None:
+    """By the bytes that this process reads, as Linux counts them; a small store is read whole every time."""
+    path = build.text_dir / "big.txt"
+    write(path, [f"A big fox, number {i}." for i in range(100_000)])
     build()
-    hour = 3600 * 10**9
-    path = build.text_dir / "a.txt"
-    os.utime(path, ns=(path.stat().st_mtime_ns - hour,) * 2)
+    age(build)
+    trusted = bytes_read(build)
+    os.utime(path, ns=(10**18, 10**18))  # touched, copied, or checked out by git
+    assert bytes_read(build) > trusted + path.stat().st_size and build.said == []
+    age(build)
+    assert bytes_read(build) < trusted + 1e5 and build.said == []
+
+
+def age(build: Build) -> None:
+    """As if text and store had been looked at an hour later: then no file is too young to be trusted."""
+    path = build.store_dir / "store.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for entry in record["files"]:
+        entry["seen_ns"] += 3600 * 10**9
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def bytes_read(build: Build) -> int:
+    """What one call reads."""
+    counter = Path("/proc/self/io")
+    if not counter.exists():
+        pytest.skip("needs Linux's /proc")
+    before = int(counter.read_text().split()[1])
     build()
-    assert build.said == []
+    return int(counter.read_text().split()[1]) - before
+
+
+def test_two_files_of_equal_size_and_time_that_change_places(build: Build) -> None:
+    a, b = build.text_dir / "a.txt", build.text_dir / "b.txt"
+    write(a, ["one fox"])
+    write(b, ["two owl"])
+    for path in (a, b):
+        os.utime(path, ns=(10**18, 10**18))
+    before = build()
+    age(build)
+    a.rename(build.text_dir / "c")
+    b.rename(a)
+    (build.text_dir / "c").rename(b)
+    assert decoded(build(), build.tokenizer_dir) == ["two owl", "one fox"]
+    assert build.said == ["train store rebuilt: a.txt changed"]
+    assert build().fingerprint != before.fingerprint
+
+
+def test_other_text_with_the_old_time_and_size(build: Build) -> None:
+    build()
+    age(build)
+    change_in_secret(build.text_dir / "a.txt")
+    assert "boxes" in decoded(build(), build.tokenizer_dir)[0]
+    assert build.said == ["train store rebuilt: a.txt changed"]
+
+
+def test_where_no_disk_tells_blocks_of_the_text_do(build: Build) -> None:
+    """Windows has no time of change: the record is made to say that nothing happened to the file."""
+    build()
+    age(build)
+    change_in_secret(build.text_dir / "a.txt")
+    path = build.store_dir / "store.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["files"][0] |= state_of(build.text_dir / "a.txt")
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert "boxes" in decoded(build(), build.tokenizer_dir)[0]
+
+
+def change_in_secret(path: Path) -> None:
     stat, text = path.stat(), path.read_text(encoding="utf-8")
-    # Whoever changes a file and sets its old time and size back is believed, as by git: so it was not read.
     path.write_text(text.replace("foxes", "boxes"), encoding="utf-8", newline="\n")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert "foxes" in decoded(build(), build.tokenizer_dir)[0] and build.said == []
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["it was touched", "the disk lost a bit"])
+@pytest.mark.parametrize("name", ["tokens.bin", "documents.bin"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_damage_of_the_same_size_is_found(
+    build: Build, name: str, is_known: bool, place: float, bit: int
+) -> None:
+    build()
+    path, record_path = build.store_dir / name, build.store_dir / "store.json"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    if is_known:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        record["checks"][name]["state"] = state_of(path)
+        record_path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(DataError, match=f"no usable token store in .*{name} is damaged"):
+        TokenStore.open(build.store_dir)
+    assert decoded(build(), build.tokenizer_dir) == DOCUMENTS
+    assert len(build.said) == 1 and f"rebuilt: {name} is damaged" in build.said[0]
+
+
+def test_a_store_of_version_0_1_0_stays_valid_and_gets_checksums(build: Build) -> None:
+    before = build()
+    path = build.store_dir / "store.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["checks"]
+    for entry in record["files"]:
+        del entry["ctime_ns"], entry["inode"], entry["blocks"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    tokens_made = (build.store_dir / "tokens.bin").stat().st_ctime_ns
+    assert build().fingerprint == before.fingerprint and build.said == []
+    assert (build.store_dir / "tokens.bin").stat().st_ctime_ns == tokens_made
+    assert "checks" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_ids_that_are_no_tokens_are_damage_in_a_store_of_version_0_1_0(build: Build) -> None:
+    build()
+    path = build.store_dir / "store.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["checks"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    tokens = np.fromfile(build.store_dir / "tokens.bin", "<u2")
+    tokens[7] = 400
+    tokens.tofile(build.store_dir / "tokens.bin")
+    assert decoded(build(), build.tokenizer_dir) == DOCUMENTS
+    assert build.said == ["train store rebuilt: tokens.bin is damaged: it holds ids that are no tokens"]
+
+
+def test_a_disk_that_numbers_its_files_anew_is_not_read_every_time(build: Build) -> None:
+    write(build.text_dir / "big.txt", [f"A big fox, number {i}." for i in range(100_000)])
+    size = (build.text_dir / "big.txt").stat().st_size
+    build()
+    age(build)
+    trusted = bytes_read(build)
+    for is_new in (True, False):
+        age(build)
+        path = build.store_dir / "store.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for entry in (*record["files"], *(check["state"] for check in record["checks"].values())):
+            entry["inode"] = None if entry["inode"] is None else entry["inode"] + 1
+        path.write_text(json.dumps(record), encoding="utf-8")
+        assert (bytes_read(build) > trusted + size) == is_new and build.said == []
 
 
 def test_rebuilt_when_tokenizer_or_format_changes(

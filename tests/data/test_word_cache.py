@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litmoe.data.tokenizer import open_tokenizer, train_tokenizer
-from litmoe.data.word_cache import Words, splits_like_gpt2
+from litmoe.data.word_cache import WordCache, splits_like_gpt2
 
 TEXT = ["It's what they've seen: 3 foxes, 12½ birds.\n\n  'll  we\tdon't—“naïve café” ... ñandú's!"] * 20
 
-# Words, contractions, runs of white space, and every character that is taken as known or is next to those.
+# WordCache, contractions, runs of white space, and every character that is taken as known or is next to those.
 _EDGES = "\x1c\x1f\x7f\x80\x85\xa0\xa1\xad\xb2\xbd\u024f\u0250\u2009\u200f\u2010\u2027\u2028\u2029"
 _text = st.lists(
     st.one_of(
@@ -36,20 +36,20 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> hf.Tokenizer:
 @given(text=_text)
 @settings(max_examples=400, deadline=None)
 def test_the_ids_are_the_librarys(tokenizer: hf.Tokenizer, text: str) -> None:
-    ids = Words(tokenizer, "<u2").encode(text)
+    ids = WordCache(tokenizer, "<u2").encode(text)
     if ids is not None:
         assert np.frombuffer(ids, "<u2").tolist() == tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def test_common_text_is_encoded_here_and_the_rest_is_left_to_the_library(tokenizer: hf.Tokenizer) -> None:
-    words = Words(tokenizer, "<u2")
+    words = WordCache(tokenizer, "<u2")
     assert words.encode(TEXT[0]) == words.encode(TEXT[0]) != b""
     for other in ("日本", "a\xa0b", "one <|endoftext|> two"):
         assert words.encode(other) is None
 
 
 def test_a_text_of_ever_new_words_does_not_fill_the_memory(tokenizer: hf.Tokenizer) -> None:
-    words = Words(tokenizer, "<u2", most_words=50)
+    words = WordCache(tokenizer, "<u2", most_words=50)
     text = " ".join(f"w{n}" for n in range(500)) + " " + "x" * 100
     ids = np.frombuffer(words.encode(text) or b"", "<u2").tolist()
     assert ids == tokenizer.encode(text, add_special_tokens=False).ids

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from litmoe.data.checksums import ChunkHashes
 from litmoe.data.documents import (
     Boundaries,
     Piece,
@@ -17,9 +17,11 @@ from litmoe.data.documents import (
     validation_limit,
 )
 from litmoe.data.formats import read_documents
-from litmoe.data.tokenizer import open_tokenizer
-from litmoe.data.word_cache import Words, splits_like_gpt2
-from litmoe.errors import LitMoEError
+from litmoe.data.plain_text import PlainText
+from litmoe.data.tokenizer_folder import open_tokenizer, vocabulary_size
+from litmoe.data.word_cache import WordCache, splits_like_gpt2
+from litmoe.errors import DataError
+from litmoe.progress_bar import progress_bar
 
 BATCH_BYTES = 2 << 20
 """Text encoded in one call. The library needs about 150 bytes of memory per token while it does, two batches
@@ -29,35 +31,45 @@ are in flight, and a token may be as short as a byte. Larger batches are no fast
 class Encoder:
     """Encodes documents in batches and appends their ids to a file.
 
-    What :class:`Words` cannot encode goes to the tokenizer library. While its threads encode what a batch has for
-    them, this thread writes the batch before, and encodes the words of the next.
+    What :class:`WordCache` cannot encode goes to the tokenizer library. While its threads encode what a batch
+    has for them, this thread writes the batch before, and encodes the words of the next.
     """
 
-    def __init__(self, tokenizer_dir: Path, path: Path, total: int, name: str, progress: bool) -> None:
-        """``total`` is the size of the source text in bytes, for the progress bar."""
+    def __init__(self, tokenizer_dir: Path, path: Path, total: int, bar: str | None) -> None:
+        """
+        Args:
+            tokenizer_dir: The tokenizer's folder.
+            path: The file to write.
+            total: Size of the source text in bytes, for the progress bar.
+            bar: The name on the progress bar; None: no bar.
+        """
         self._tokenizer, self.eos_id = open_tokenizer(tokenizer_dir)
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self._plain_text = PlainText(self._tokenizer, self.eos_id)
+        self.vocab_size = vocabulary_size(self._tokenizer)
         self.dtype = "<u2" if self.vocab_size <= 1 << 16 else "<u4"
-        self._words = Words(self._tokenizer, self.dtype) if splits_like_gpt2(self._tokenizer) else None
+        self._words = WordCache(self._tokenizer, self.dtype) if splits_like_gpt2(self._tokenizer) else None
         self._eos = np.asarray([self.eos_id], self.dtype).tobytes()
         self.offsets = array("q", [0])
         """Where each document starts, and at last where all end."""
         self.n_bytes = 0
+        """UTF-8 bytes of the documents."""
+        self.hashes = ChunkHashes()
+        """The checksums of what was written."""
         self._batch: list[Piece] = []
         self._batch_bytes = 0
         self._in_flight: tuple[Future[Any], list[Piece], list[bytes | None]] | None = None
         self._written = 0  # bytes
-        self._path, self._total, self._name, self._progress = path, total, name, progress
+        self._path, self._total, self._name = path, total, bar
 
     def __enter__(self) -> "Encoder":
         self._file = self._path.open("wb")
         self._pool = ThreadPoolExecutor(1)
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=self._total,
             desc=f"tokenize {self._name}",
             unit="B",
             unit_scale=True,
-            disable=not self._progress,
+            show=self._name is not None,
         )
         return self
 
@@ -101,13 +113,17 @@ class Encoder:
         self._in_flight = None
         encodings = iter(future.result())
         for piece, ids in zip(batch, by_words, strict=True):
-            self._append(ids if ids is not None else np.asarray(next(encodings).ids, self.dtype).tobytes())
+            if ids is None:
+                plain = self._plain_text.checked(piece.text, next(encodings).ids)
+                ids = np.asarray(plain, self.dtype).tobytes()
+            self._append(ids)
             if piece.ends_document:
                 self._append(self._eos)
                 self.offsets.append(self._written // len(self._eos))
 
     def _append(self, ids: bytes) -> None:
         self._file.write(ids)
+        self.hashes.update(ids)
         self._written += len(ids)
 
 
@@ -120,7 +136,7 @@ def chosen_documents(
     """Of the documents in ``pieces``, those on one side of the split by hash; all if ``side`` is None.
 
     Raises:
-        LitMoEError: The text has fewer than two different documents, so that one side would be empty.
+        DataError: The text has fewer than two different documents, so that one side would be empty.
     """
     if side is None:
         yield from pieces
@@ -128,7 +144,7 @@ def chosen_documents(
     keys = (key for path in files for key in document_keys(read_documents(path, split)))
     limit = validation_limit(keys, side[1])
     if limit is None:
-        raise LitMoEError(one_document(str(files[0].parent), empty=next(iter(pieces), None) is None))
+        raise DataError(one_document(str(files[0].parent), empty=next(iter(pieces), None) is None))
     starts, chosen = True, False
     for piece in pieces:
         if starts:

@@ -1,11 +1,7 @@
-"""What a token store was made from, and whether that is still what lies there.
+"""The record of a token store, ``store.json``: its counts, what it was made from, and what its files looked
+like."""
 
-Git's rule: a file whose size and time of change are as recorded is unchanged, unless it was so young when it
-was read that a later change could bear the same time; then, and whenever the time differs, the content
-decides. A copied or touched file is thus read once more, and trusted again from then on.
-"""
-
-import hashlib
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,72 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from litmoe.data.checksums import CHUNK_BYTES
+
 TOKENS, DOCUMENTS, STORE = "tokens.bin", "documents.bin", "store.json"
 OWN_FILES = frozenset((TOKENS, DOCUMENTS, STORE))
 COUNTS = ("n_documents", "n_tokens", "n_bytes", "eos_id", "vocab_size")
 FILE_KEYS = ("name", "size", "mtime_ns", "seen_ns", "sha256")
+"""What is known of every source file. Files that were read by version 0.2 or later have ``ctime_ns``, ``inode``
+and ``blocks`` too."""
+
+CHECKS = "checks"
+"""File name -> its ``state`` and the checksums of its ``chunks``; absent where version 0.1.0 made the store."""
 
 DTYPES = ("<u2", "<u4")
-
-_RACY_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) step by two seconds
-
-
-def why_stale(store_dir: Path, wanted: dict[str, Any], files: list[Path]) -> str | None:
-    """None if the store can be reused; else why not, in words, empty if there simply is none yet."""
-    if not store_dir.exists() or not any(store_dir.iterdir()):
-        return ""
-    record, fault = read_record(store_dir)
-    if record is None:
-        return fault
-    made_from = record["made_from"]
-    for key, words in (
-        ("format", "it was written by another version of litmoe"),
-        ("tokenizer", "the tokenizer changed"),
-        ("split", "the rule for where documents end changed"),
-        ("part", "the rule for splitting off validation text changed"),
-    ):
-        if made_from.get(key) != wanted[key]:
-            return words
-    old = {entry["name"]: entry for entry in record["files"]}
-    doubtful = []
-    for path in files:
-        entry = old.pop(path.name, None)
-        if entry is None:
-            return f"{path.name} is new"
-        stat = path.stat()
-        if stat.st_size != entry["size"]:
-            return f"{path.name} changed"
-        if stat.st_mtime_ns != entry["mtime_ns"] or stat.st_mtime_ns >= entry["seen_ns"] - _RACY_NS:
-            doubtful.append((path, entry))
-    if old:
-        return f"{next(iter(old))} is gone"
-    return _compare_content(store_dir, record, doubtful) if doubtful else None
-
-
-def _compare_content(
-    store_dir: Path, record: dict[str, Any], doubtful: list[tuple[Path, dict[str, Any]]]
-) -> str | None:
-    """Compare by hash, and record what was seen, so that it need not be read again next time."""
-    new = store_dir.parent / f".{store_dir.name}.{STORE}.{os.getpid()}"
-    try:
-        new.write_bytes(b"")
-        seen_ns: int | None = new.stat().st_mtime_ns  # by the disk's clock, before reading
-    except OSError:
-        seen_ns = None  # a read-only disk: compare every time
-    for path, entry in doubtful:
-        mtime_ns = path.stat().st_mtime_ns
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                new.unlink(missing_ok=True)
-                return f"{path.name} changed"
-        entry |= {"mtime_ns": mtime_ns, "seen_ns": seen_ns}
-    if seen_ns is not None:
-        try:
-            new.write_text(dump(record), encoding="utf-8", newline="\n")
-            new.replace(store_dir / STORE)
-        except OSError:  # a reader on Windows has it open: compare again next time
-            new.unlink(missing_ok=True)
-    return None
 
 
 def dump(record: dict[str, Any]) -> str:
@@ -87,18 +30,18 @@ def dump(record: dict[str, Any]) -> str:
 
 
 def read_record(directory: Path) -> tuple[dict[str, Any] | None, str]:
-    """Read ``store.json`` and check it against the files beside it; return it, or None and what is wrong."""
+    """Read ``store.json`` and compare it with the sizes of the files beside it.
+
+    Returns:
+        The record and an empty string; or None and what is wrong.
+    """
     if not directory.is_dir():
         return None, "the folder does not exist"
     if not (directory / STORE).is_file():
         return None, f"it has no {STORE}"
     try:
         record = json.loads((directory / STORE).read_text(encoding="utf-8"))
-        complete = all(type(record[key]) is int and record[key] >= 0 for key in COUNTS)
-        complete = complete and record["dtype"] in DTYPES and isinstance(record["fingerprint"], str)
-        complete = complete and "made_from" in record and isinstance(record["files"], list)
-        complete = complete and record["n_documents"] > 0 and isinstance(record["made_from"], dict)
-        complete = complete and all(key in entry for entry in record["files"] for key in FILE_KEYS)
+        complete = _is_complete(record)
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:
@@ -116,3 +59,50 @@ def read_record(directory: Path) -> tuple[dict[str, Any] | None, str]:
     offsets = np.memmap(directory / DOCUMENTS, dtype="<i8", mode="r")
     ends = int(offsets[0]), int(offsets[-1])
     return (record, "") if ends == (0, record["n_tokens"]) else (None, f"{DOCUMENTS} is damaged")
+
+
+def update_record(directory: Path, record: dict[str, Any]) -> None:
+    """Replace ``store.json`` where that is possible: a read-only disk, or a reader on Windows, may refuse."""
+    new = _beside(directory)
+    with contextlib.suppress(OSError):
+        try:
+            new.write_text(dump(record), encoding="utf-8", newline="\n")
+            new.replace(directory / STORE)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def disk_time_ns(directory: Path) -> int | None:
+    """The present time by the clock of the store's disk; None where nothing can be written."""
+    probe = _beside(directory)
+    with contextlib.suppress(OSError):
+        try:
+            probe.write_bytes(b"")
+            return probe.stat().st_mtime_ns
+        finally:
+            probe.unlink(missing_ok=True)
+    return None
+
+
+def portable(record: dict[str, Any]) -> dict[str, Any]:
+    """What of a record is the same for the same store on every disk, looked at or not."""
+    files = [{key: entry[key] for key in ("name", "size", "sha256")} for entry in record["files"]]
+    return {key: value for key, value in record.items() if key != CHECKS} | {"files": files}
+
+
+def _is_complete(record: dict[str, Any]) -> bool:
+    complete = all(type(record[key]) is int and record[key] >= 0 for key in COUNTS)
+    complete = complete and record["dtype"] in DTYPES and isinstance(record["fingerprint"], str)
+    complete = complete and isinstance(record["made_from"], dict) and isinstance(record["files"], list)
+    complete = complete and record["n_documents"] > 0
+    complete = complete and all(key in entry for entry in record["files"] for key in FILE_KEYS)
+    for name in (TOKENS, DOCUMENTS) if CHECKS in record else ():
+        size = record["n_tokens"] * np.dtype(record["dtype"]).itemsize
+        size = size if name == TOKENS else (record["n_documents"] + 1) * 8
+        complete = complete and len(record[CHECKS][name]["chunks"]) == -(-size // CHUNK_BYTES)
+        complete = complete and isinstance(record[CHECKS][name]["state"], dict)
+    return complete
+
+
+def _beside(directory: Path) -> Path:
+    return directory.parent / f".{directory.name}.{STORE}.{os.getpid()}"

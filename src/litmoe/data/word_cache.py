@@ -1,7 +1,7 @@
 """Token ids word by word, where the tokenizer splits text as GPT-2's does: each word is encoded once.
 
-Of 100 words of a text 99 were there before. Finding words and looking them up takes a quarter of the time that the
-tokenizer library takes for the same text, whose own cache is behind its slow splitting.
+99 of 100 words of a text repeat. Splitting and looking them up takes a quarter of the tokenizer library's time,
+which caches only after its own, slower, splitting.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-# What Unicode has settled long ago, so that Python and the library agree on what is a letter, and the white space
-# of ASCII alone: text with anything else is left to the library.
+# Characters that Unicode settled long ago, so that Python and the library agree on what is a letter, and no
+# white space but ASCII's: text with anything else is left to the library.
 _KNOWN = [*range(0x80), *range(0xA1, 0x250), *range(0x2010, 0x2028)]
 _SPACE = r"\t\n\v\f\r "
 _ONLY_KNOWN = re.compile(r"[\0-\x7f\xa1-\u024f\u2010-\u2027]*")
@@ -32,15 +32,15 @@ def _gpt2_pattern() -> re.Pattern[str]:
     )
 
 
-class Words:
+class WordCache:
     """Encodes text that consists of well-known characters, by the words of GPT-2's pattern."""
 
     def __init__(self, tokenizer: Any, dtype: str, most_words: int = 1 << 18) -> None:
         """
         Args:
-            tokenizer: one of the ``tokenizers`` library that :func:`splits_like_gpt2`.
-            dtype: of the ids.
-            most_words: words kept, about 150 bytes each.
+            tokenizer: One of the ``tokenizers`` library that :func:`splits_like_gpt2`.
+            dtype: Type of the ids.
+            most_words: Words kept, about 150 bytes each.
         """
         self._ids = _Ids(tokenizer, dtype, most_words)
         self._find = _gpt2_pattern().findall
@@ -73,16 +73,17 @@ class _Ids(dict[str, bytes]):
 
 def splits_like_gpt2(tokenizer: Any) -> bool:
     """Whether the tokenizer is byte-level BPE on the words of GPT-2's pattern, and changes nothing before."""
-    parts = json.loads(tokenizer.to_str())
-    pre_tokenizer, model = parts["pre_tokenizer"] or {}, parts["model"]
+    pre_tokenizer = (
+        {} if tokenizer.pre_tokenizer is None else json.loads(tokenizer.pre_tokenizer.__getstate__())
+    )
     return bool(
-        parts["normalizer"] is None
-        and parts["truncation"] is None
-        and parts["padding"] is None
+        tokenizer.normalizer is None
+        and tokenizer.truncation is None
+        and tokenizer.padding is None
         and pre_tokenizer.get("type") == "ByteLevel"
         and pre_tokenizer.get("use_regex", True)
         and not pre_tokenizer["add_prefix_space"]
-        and model["type"] == "BPE"
-        and not model.get("dropout")
-        and len(parts["added_tokens"]) <= 8  # each is looked for in every text
+        and type(tokenizer.model).__name__ == "BPE"
+        and not tokenizer.model.dropout
+        and len(tokenizer.get_added_tokens_decoder()) <= 8  # each is looked for in every text
     )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from litmoe.data.freshness import why_stale
 from litmoe.data.listing import has_text
 from litmoe.data.prepared_text import RECORD
-from litmoe.data.store_record import OWN_FILES, STORE, read_record, why_stale
+from litmoe.data.store_record import OWN_FILES, STORE, portable, read_record
 from litmoe.data.token_store import TokenStore, text_files
 from litmoe.data.tokenizer import OWN_FILES as TOKENIZER_FILES
 from litmoe.data.tokenizer import tokenizer_fingerprint
@@ -52,7 +53,7 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
         source = text_files(source_dir)
         record, _ = read_record(store_dir)
         assert record is not None  # it has just been opened
-        if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source):
+        if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source_dir, source):
             raise LitMoEError(f"{store_dir} is out of date ({reason}): run litmoe prepare first")
         splits[split] = {
             "documents": store.n_documents,
@@ -135,9 +136,7 @@ def _seen(path: Path) -> dict[str, Any]:
     if path.name == STORE:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            for entry in record["files"]:
-                del entry["mtime_ns"], entry["seen_ns"]
-            content = json.dumps(record, sort_keys=True, ensure_ascii=False).encode()
+            content = json.dumps(portable(record), sort_keys=True, ensure_ascii=False).encode()
             return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         except (ValueError, KeyError, TypeError):  # no record of ours: then every byte counts
             pass
