@@ -141,7 +141,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.out_dir) as name:
         folder = Path(name)
         run = make_run(folder)
-        with CheckpointWriter(run.fabric, run.config, say=lambda _: None) as writer:
+        with CheckpointWriter(run.fabric, run.config) as writer:
             advance(run)
             size = check_same_content(run, writer, folder / "out")
             weights = sum(parameter.nbytes for parameter in run.gpt.parameters())

@@ -67,7 +67,8 @@ class _Timed:
 def measure(folder: Path, workers: int, steps: int) -> dict[str, Any]:
     """Medians over the steps after the first ten, in percent of the whole step."""
     run = _run(folder, workers)
-    recorder, progress = Recorder(run, resumed=False), Progress(steps, 0, show_bar=False)
+    recorder, progress = Recorder(run, resumed=False), Progress(print)
+    progress.begin(steps, 0, show_bar=False)
     batches = _Timed(run.data())
     shares: dict[str, list[float]] = {"data": [], "records": []}
     for _ in range(steps):
@@ -81,7 +82,7 @@ def measure(folder: Path, workers: int, steps: int) -> dict[str, Any]:
         row = row_of(run, figures, 1e-3)
         row["tokens_per_second"] = run.horizon.tokens_per_step / (trained - start)
         with contextlib.redirect_stdout(io.StringIO()):
-            progress.step(run.state.step, row, 1.0, logged=True)
+            progress.step(row, 1.0, logged=True)
         recorder.row(row, to_disk=False)
         end = time.perf_counter()
         shares["data"].append(100 * batches.seconds / (end - start))
@@ -114,7 +115,7 @@ def _run(folder: Path, workers: int) -> Run:
             *("--out-dir", str(folder / f"out-{workers}"), f"--data.init_args.num_workers={workers}"),
         ],
     )
-    return set_up(config, say=lambda _: None)
+    return set_up(config)
 
 
 def main() -> None:

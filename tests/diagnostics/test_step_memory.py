@@ -27,7 +27,7 @@ def started(make_config: Callable[..., TrainConfig]) -> Any:
     runs: list[Run] = []
 
     def make(model: dict[str, Any], **settings: Any) -> Run:
-        run = set_up(make_config(**{"model_config": model, **settings}), say=lambda _: None)
+        run = set_up(make_config(**{"model_config": model, **settings}))
         _step(run)
         runs.append(run)
         return run
@@ -94,7 +94,7 @@ def test_nothing_is_left_of_a_step_on_fake_tensors(make_config: Callable[..., Tr
         config = make_config(precision="bf16-true", optimizer=ADAMW8)
         if plan_first:
             foresee(config)
-        run = set_up(config, say=lambda _: None)
+        run = set_up(config)
         _step(run)
         results.append([parameter.detach().clone() for parameter in run.gpt.parameters()])
         run.close()

@@ -184,7 +184,8 @@ def test_initial_weights_start_a_new_run(make_config: MakeConfig, tmp_path: Path
     second = train(config)
     assert second.steps == 1
     assert distance(second.checkpoint, first.checkpoint) < 0.5
-    started, went_on = (float(rows(tmp_path / name)[0]["train_loss"]) for name in ("first", "out"))
+    assert [row["step"] for row in rows(tmp_path / "out")] == ["0", "1"]
+    started, went_on = (float(rows(tmp_path / n)[i]["train_loss"]) for n, i in (("first", 0), ("out", 1)))
     assert went_on < started - 0.2
 
 

@@ -23,7 +23,9 @@ from litmoe import checkpoint
 from litmoe.checkpoint import expendable
 from litmoe.config import CheckpointArgs, TrainConfig, as_plain
 from litmoe.errors import DiskFullError, LitMoEError
+from litmoe.messages import Say, silent
 from litmoe.training import resume
+from litmoe.training.recording.events import EventLog
 from litmoe.training.run import Run
 from litmoe.training.saving import (
     CheckpointWriter,
@@ -57,8 +59,8 @@ def running(config: TrainConfig) -> Iterator[Run]:
         run.close()
 
 
-def writer_of(run: Run, say: Callable[[str], None] = lambda _: None, **more: Any) -> CheckpointWriter:
-    return CheckpointWriter(run.fabric, run.config, say, **more)
+def writer_of(run: Run, say: Say = silent, **more: Any) -> CheckpointWriter:
+    return CheckpointWriter(run.fabric, run.config, EventLog(say), **more)
 
 
 def step_folder(run: Run, step: int | None = None) -> Path:

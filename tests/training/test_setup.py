@@ -14,6 +14,7 @@ from litmoe.training import resume
 from litmoe.training.device import settle_compile, settle_precision
 from litmoe.training.faults import make_room
 from litmoe.training.loop import train
+from litmoe.training.recording.events import EventLog
 from litmoe.training.run import State
 from litmoe.training.setup import set_up
 
@@ -63,9 +64,9 @@ def test_a_micro_batch_that_memory_halved_is_a_part_of_the_state(
 ) -> None:
     """It goes on with the run, until somebody chooses another one; the configuration never changes."""
     words = ("--faults.on_oom=shrink", "--max-steps=2")
-    run = set_up(make_config(*words))
     said: list[str] = []
-    make_room(run, torch.OutOfMemoryError("out of memory"), said.append)
+    run = set_up(make_config(*words), EventLog(said.append))
+    make_room(run, torch.OutOfMemoryError("out of memory"))
     assert (run.micro_batch_size, run.accumulation, run.config.train.micro_batch_size) == (2, 4, 4)
     assert next(run.data())[0].shape == (2, 64)
     assert "goes on with micro-batches of 2, 4 per step" in said[0]

@@ -19,7 +19,7 @@ from litmoe.inference.decode import decode_together
 from litmoe.messages import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
 from litmoe.training.device import start_devices
-from litmoe.training.loop import peak_flops
+from litmoe.training.recording.speed import peak_flops
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
 from litmoe.training.setup import assemble, model_and_length

@@ -1,36 +1,36 @@
 """The training loop: a straight line from a configuration to a trained model in a checkpoint."""
 
-import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
-import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
-from litmoe.distributed.collective import anywhere, is_first_process
-from litmoe.errors import LitMoEError, RunInterrupted
+from litmoe.distributed.collective import anywhere, is_first_process, on_first_process
+from litmoe.errors import DiskFullError, LitMoEError, RunInterrupted
 from litmoe.messages import Say, silent
-from litmoe.model.flops import flops_per_token
-from litmoe.model.precision import product_dtype
 from litmoe.optim.build import set_learning_rate
 from litmoe.training import resume
 from litmoe.training.faults import is_out_of_memory, make_room, problem_of, roll_back, skip_step
 from litmoe.training.interruption import Interruption
-from litmoe.training.out_dir import locked
+from litmoe.training.out_dir import OutDir, checkpoint_to_resume, locked
 from litmoe.training.recording.announce import announce
+from litmoe.training.recording.dead_experts import DeadExperts
+from litmoe.training.recording.events import EventLog
 from litmoe.training.recording.metrics import StepFigures, row_of
+from litmoe.training.recording.metrics_file import Row
 from litmoe.training.recording.progress import Progress
 from litmoe.training.recording.recorder import Recorder
-from litmoe.training.recording.samples import sample_texts
+from litmoe.training.recording.samples import final_prompts, prompt_of_step, sample_texts
+from litmoe.training.recording.speed import Speed
 from litmoe.training.run import Run
 from litmoe.training.saving import CheckpointWriter, warn_if_disk_small
 from litmoe.training.schedule import learning_rate
 from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
+from litmoe.training.validation import bits_per_byte, validate
 
 
 @dataclass(frozen=True)
@@ -58,49 +58,70 @@ def train(config: TrainConfig, say: Say = silent) -> TrainResult:
 
     Args:
         config: stays as it is; the run works by a copy, settled for this machine.
-        say: takes the lines for a person; called in the first process only.
+        say: takes the lines for a person, in the first process only. If it fails, training goes on without it.
 
     Raises:
         RunInterrupted: a signal asked for the end; the state is saved, and ``resume: auto`` goes on.
         LitMoEError: settings, data or checkpoint that cannot work, a full disk, or a loss that is not finite.
     """
     check(config)
-    with locked(config.out_dir), Interruption() as interruption:
-        run = set_up(config, say if is_first_process() else silent)
+    progress = Progress(say if is_first_process() else silent)
+    events = EventLog(progress.say)
+    with locked(config.out_dir) as out_dir, Interruption() as interruption:
+        # before any work, so that a folder that holds another run is refused at once
+        found = checkpoint_to_resume(config, events.say) if is_first_process() else None
+        run = set_up(config, events)
         try:
-            return _train(run, interruption)
+            resume_from = on_first_process(run.fabric, lambda: found)
+            return _train(run, resume_from, out_dir, progress, interruption)
         finally:
             run.close()
+            events.close()
 
 
-def _train(run: Run, interruption: Interruption) -> TrainResult:
-    config, say = run.config, run.say
-    resume_from = resume.checkpoint_to_resume(run, say)
+def _train(
+    run: Run, resume_from: Path | None, out_dir: OutDir, progress: Progress, interruption: Interruption
+) -> TrainResult:
+    # where the run starts
+    config, events = run.config, run.events
     changes: list[resume.Change] = []
     if resume_from is not None:
-        changes = resume.load(run, resume_from, say)
+        changes = resume.load(run, resume_from, run.say)
     elif config.initial_checkpoint_dir is not None:
         resume.load_weights(run, config.initial_checkpoint_dir)
-    if run.fabric.is_global_zero:
-        announce(run, resume_from)
-    warn_if_disk_small(run, say)
+    events.step = run.state.step
+    announce(run, resume_from)
+    warn_if_disk_small(run, run.say)
     if run.state.step >= run.horizon.steps:
-        say(
+        run.say(
             f"nothing left to train: the run is complete at step {run.state.step}; "
             "raise --max-tokens to go on, or choose another --out-dir for a new run"
         )
         assert resume_from is not None
-        return _finish(run, resume_from, sample_texts(run, config.sample.final))
+        return _finish(run, resume_from, sample_texts(run, final_prompts(run)))
+
+    # what it writes from here on
     recorder = Recorder(run, resumed=resume_from is not None)
-    progress = Progress(run.horizon.steps, run.state.step, config.progress, say)
+    out_dir.begun = True
+    if run.fabric.is_global_zero:
+        events.open(config.out_dir)
+    if resume_from is None:
+        events.add("start", f"new run of {run.horizon.steps} steps", said=False)
+    else:
+        events.add(
+            "resume", f"resumed from {resume_from}", figures={"changed_settings": len(changes)}, said=False
+        )
+    progress.begin(run.horizon.steps, run.state.step, config.progress)
     ended = "failed"
     try:
-        with CheckpointWriter(run.fabric, config, progress.say, resume_from, changes) as writer:
+        with CheckpointWriter(run.fabric, config, events, resume_from, changes) as writer:
             val_loss = _fit(run, progress, recorder, writer, interruption)
             progress.close()
             folder = writer.save_final(run, val_loss)
             recorder.checkpoint(folder, val_loss)
-        texts = sample_texts(run, config.sample.final)
+        if not config.sample.final:  # else the last step has texts enough
+            _sample(run, recorder)
+        texts = sample_texts(run, final_prompts(run))
         recorder.texts(texts)
         ended = "finished"
     except RunInterrupted:
@@ -109,28 +130,14 @@ def _train(run: Run, interruption: Interruption) -> TrainResult:
     finally:
         progress.close()
         recorder.close(ended)
+    events.add("finished", f"the run is complete at step {run.state.step}", said=False)
     return _finish(run, folder, texts)
-
-
-def validate(run: Run) -> float:
-    """Mean loss on the run's fixed validation windows, in nats per token."""
-    run.objective.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=run.fabric.device)
-    with torch.no_grad():
-        for inputs_BT, targets_BT in run.batches.validation(run.micro_batch_size):
-            count = (targets_BT != -100).sum()
-            totals += torch.stack([run.objective(inputs_BT, targets_BT).cross_entropy * count, count])
-    run.objective.train()
-    loss_sum, count = run.fabric.all_reduce(totals, reduce_op="sum").tolist()
-    run.state.val_loss = loss_sum / count
-    run.state.best_val_loss = min(run.state.val_loss, run.state.best_val_loss or math.inf)
-    return run.state.val_loss
 
 
 def _fit(
     run: Run, progress: Progress, recorder: Recorder, writer: CheckpointWriter, interruption: Interruption
 ) -> float | None:
-    """All steps that are left; returns the validation loss after the last one, where it was measured.
+    """Do all steps that are left; returns the validation loss after the last one, where it was measured.
 
     A step with a checkpoint is always logged, and before the checkpoint is written, so that the metrics are never
     behind what a run resumes from.
@@ -138,67 +145,76 @@ def _fit(
     Raises:
         RunInterrupted: a signal asked for the end, and the state is saved.
     """
-    config, horizon = run.config, run.horizon
-    per_token = flops_per_token(run.model_config, run.seq_length)
-    best_flops = peak_flops(run)
+    config, events, horizon = run.config, run.events, run.horizon
+    save_interval, max_time = config.train.save_interval, config.train.max_time
+    speed, dead_experts = Speed(run), DeadExperts(events)
     started = time.perf_counter()
-    step_seconds: list[float] = []
     if config.eval.initial_validation and run.state.step == 0:
-        progress.say(f"validation before the first step: loss {validate(run):.4f}")
+        first: Row = {"step": 0, "total_tokens": 0, **_validated(run)}
+        run.say(f"validation before the first step: loss {first['val_loss']:.4f}")
+        recorder.row(first, to_disk=False)
     while True:
+        # the step, and whether it is the last one
         step_started = time.perf_counter()
-        figures, lr = _step(run, writer, progress.say)
+        figures, lr = _step(run, writer)
         state = run.state
-        step_seconds.append(time.perf_counter() - step_started)
-        state.seconds += step_seconds[-1]
-        max_time = config.train.max_time
+        events.step = state.step
+        state.seconds += speed.add(time.perf_counter() - step_started)
         out_of_time = anywhere(run.fabric, max_time is not None and time.perf_counter() - started > max_time)
         interrupted = anywhere(run.fabric, interruption.signal is not None)
         last = state.step == horizon.steps or out_of_time
 
-        row = row_of(run, figures, lr)
-        row["tokens_per_second"] = horizon.tokens_per_step * len(step_seconds) / sum(step_seconds)
-        row["flops_per_second"] = row["tokens_per_second"] * per_token
-        if best_flops:
-            row["mfu"] = row["flops_per_second"] / best_flops
+        # its figures
+        row = row_of(run, figures, lr) | speed.figures()
         if state.step % config.eval.interval == 0 or (last and config.eval.final_validation):
-            row["val_loss"] = validate(run)
-            if (bits := _bits_per_byte(run)) is not None:
-                row["val_bits_per_byte"] = bits
-        interval = config.train.save_interval
+            row |= _validated(run)
+        dead_experts.add(figures.counts_LE, last)
+
         # After a bad step the weights may be what is bad: nothing is saved, and no end made, before a good one.
         good = state.bad_in_a_row == 0
-        save_due = good and (interrupted or (interval is not None and state.step % interval == 0))
+        save_due = good and (interrupted or (save_interval is not None and state.step % save_interval == 0))
         logged = last or save_due or "val_loss" in row or state.step % config.train.log_interval == 0
-        progress.step(state.step, row, sum(step_seconds) / len(step_seconds), logged)
+        show_step = partial(progress.step, row, speed.seconds_per_step, logged)
+        events.show("output_failed", show_step, "training goes on without its output")
+        complete = True
         if logged:
-            step_seconds = []
-            recorder.row(row, to_disk=save_due or last)
+            speed.restart()
+            complete = recorder.row(row, to_disk=save_due or last)
+
+        # the end
         if last and not good:
             raise LitMoEError(
                 f"the run ends with a bad step {state.step}, and its weights are not saved: raise --max-tokens "
                 "a little and resume from the last checkpoint"
             )
+        if last and not complete:
+            raise DiskFullError(
+                f"{config.out_dir}: no room for the last rows of its metrics: free some space"
+            )
         if last:
             return row.get("val_loss")
+
+        # or a checkpoint, and texts
         writer.poll()
         if save_due:
             folder = checkpoint.step_folder(config.out_dir, state.step)
-            writer.save(run, folder, row.get("val_loss"))
+            if anywhere(run.fabric, not complete):
+                message = f"{folder}: not written, its metrics wait for room on the disk; training goes on"
+                events.add("checkpoint_skipped", message)
+            else:
+                writer.save(run, folder, row.get("val_loss"))
             if interrupted or config.wandb_checkpoints:
                 writer.wait()
                 recorder.checkpoint(folder, row.get("val_loss"))
             if interrupted:
-                raise interruption.end(state.step, folder)
-        if config.sample.interval and state.step % config.sample.interval == 0:
-            texts = sample_texts(run, 1)
-            recorder.texts(texts)
-            for text in texts:
-                progress.say(f"--- step {state.step} writes ---\n{text}\n---")
+                ended = interruption.end(state.step, folder)
+                events.add("interrupted", str(ended), figures={"exit_code": ended.exit_code}, said=False)
+                raise ended
+        _sample(run, recorder)
 
 
-def _step(run: Run, writer: CheckpointWriter, say: Say) -> tuple[StepFigures, float]:
-    """One step done, or left out for a reason that was said; its figures and its learning rate.
+def _step(run: Run, writer: CheckpointWriter) -> tuple[StepFigures, float]:
+    """Do one step, or skip it for a reason that is said; returns its figures and its learning rate.
 
     Raises:
         LitMoEError: the step cannot be done, and the configuration has no other way.
@@ -212,17 +228,17 @@ def _step(run: Run, writer: CheckpointWriter, say: Say) -> tuple[StepFigures, fl
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            make_room(run, error, say)
+            make_room(run, error)
             run.restart_data()
             continue
         problem = problem_of(run, figures)
         if problem is None:
             update(run, figures, lr)
             state.bad_in_a_row = 0
-            state.train_loss = figures.train_loss
-        elif skip_step(run, problem, say):
-            writer.wait()  # the checkpoint to go back to may still be on its way
-            roll_back(run, problem, say)
+            state.train_loss, state.learning_rate = figures.train_loss, lr
+        elif skip_step(run, problem):
+            writer.wait()  # the checkpoint to go back to may still be pending
+            roll_back(run, problem)
             run.restart_data()
             continue
         state.step += 1
@@ -231,25 +247,28 @@ def _step(run: Run, writer: CheckpointWriter, say: Say) -> tuple[StepFigures, fl
         return figures, lr
 
 
-def peak_flops(run: Run) -> float | None:
-    """Peak FLOP/s of all devices in this precision; None if unknown."""
-    if run.fabric.device.type != "cuda":
-        return None
-    per_device = get_available_flops(run.fabric.device, product_dtype(str(run.config.precision)))
-    return per_device * run.fabric.world_size if per_device else None
+def _validated(run: Run) -> Row:
+    """The figures of a validation."""
+    row: Row = {"val_loss": validate(run)}
+    if (bits := bits_per_byte(run)) is not None:
+        row["val_bits_per_byte"] = bits
+    return row
 
 
-def _bits_per_byte(run: Run) -> float | None:
-    """The last validation loss per byte of text, which does not depend on the tokenizer."""
-    if run.state.val_loss is None or not run.batches.bytes_per_token:
-        return None
-    return run.state.val_loss / math.log(2) / run.batches.bytes_per_token
+def _sample(run: Run, recorder: Recorder) -> None:
+    """Let the model write from the next prompt, where the step is one of ``sample.interval``."""
+    if (prompt := prompt_of_step(run)) is None:
+        return
+    texts = sample_texts(run, [prompt])
+    recorder.texts(texts)
+    for text in texts:
+        run.say(f"--- step {run.state.step} writes ---\n{text}\n---")
 
 
 def _finish(run: Run, folder: Path, texts: list[str]) -> TrainResult:
     """Say the outcome of the run."""
     state, say = run.state, run.say
-    bits = _bits_per_byte(run)
+    bits = bits_per_byte(run)
     speed = state.tokens / state.seconds if state.seconds else 0.0
     for number, text in enumerate(texts, 1):
         say(f"\n--- text {number} ---\n{text}")

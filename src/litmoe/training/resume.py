@@ -10,7 +10,6 @@ import torch
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.config.files import read_yaml
-from litmoe.distributed.collective import on_first_process
 from litmoe.errors import LitMoEError
 from litmoe.messages import Say, silent
 from litmoe.optim.torchao_state import plain, restored
@@ -59,41 +58,11 @@ def contents(run: Run, changes: Sequence[Change] = (), val_loss: float | None = 
     )
 
 
-def checkpoint_to_resume(run: Run, say: Say) -> Path | None:
-    """The checkpoint that the configuration asks to continue from, after the folder is brought in order.
-
-    Raises:
-        LitMoEError: the one asked for is not there or damaged; or the folder holds another run's checkpoints
-            that a new run would write over.
-    """
-    return on_first_process(run.fabric, lambda: _checkpoint_to_resume(run, say))
-
-
-def _checkpoint_to_resume(run: Run, say: Say) -> Path | None:
-    resume, out_dir = run.config.resume, run.config.out_dir
-    checkpoint.clean(out_dir)
-    if isinstance(resume, Path):
-        checkpoint.verify(resume)
-        return resume
-    found = checkpoint.newest(out_dir, say) if out_dir.is_dir() else None
-    if resume is False and found is not None:
-        raise LitMoEError(
-            f"{out_dir} already holds a run ({found.name}): continue it with --resume auto, "
-            "or choose another --out-dir"
-        )
-    if resume is True and found is None:
-        raise LitMoEError(
-            f"{out_dir}: no valid checkpoint to resume from; --resume auto starts anew where there is none"
-        )
-    return found
-
-
 def load(run: Run, folder: Path, say: Say = silent) -> list[Change]:
     """Put a run into the state of a checkpoint.
 
     Returns:
-        The settings that were changed on the run's way, the changes from this checkpoint to now among them,
-        which ``say`` gets in one line.
+        All changes of settings in the run so far. ``say`` is told those from this checkpoint to now, in one line.
 
     Raises:
         LitMoEError: damaged, or of a run that differs in what may not differ: lists the differences.
@@ -124,6 +93,8 @@ def load(run: Run, folder: Path, say: Say = silent) -> list[Change]:
         if trainer.get("precision"):
             run.fabric.strategy.precision.load_state_dict(trainer["precision"])
         run.state = saved_state
+        if saved_state.learning_rate is None and saved_state.step:  # of a version that did not save it
+            saved_state.learning_rate = float(run.optimizer.param_groups[0]["lr"])
         if load_LE is not None:
             run.state.load_LE = load_LE.to(run.fabric.device)
         _set_rng_states(rng)

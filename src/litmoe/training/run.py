@@ -12,10 +12,10 @@ from torch import Tensor
 from litmoe.config import TrainConfig
 from litmoe.data.tokenizer import tokenizer_fingerprint
 from litmoe.data.windows import Batch
-from litmoe.messages import Say, silent
 from litmoe.model.gpt import GPT
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches
+from litmoe.training.recording.events import EventLog
 from litmoe.training.schedule import Horizon
 from litmoe.wandb.datasets import Dataset
 
@@ -53,6 +53,8 @@ class State:
     """The step it last went back to."""
     recent_losses: list[float] = field(default_factory=list)
     """Of the last steps, where spikes are looked for."""
+    learning_rate: float | None = None
+    """Of the last update."""
     micro_batch_size: int | None = None
     """Windows per device at once, halved since memory ran out; None: as configured."""
 
@@ -79,10 +81,14 @@ class Run:
     """What updates parameters during the backward, by ``memory.step_in_backward``."""
     dataset: Dataset | None = None
     """The data set of Weights & Biases that the run trains on, where it is one."""
-    say: Say = silent
-    """Takes the run's lines for a person; silent on all processes but the first."""
+    events: EventLog = field(default_factory=EventLog)
+    """Takes the run's lines for a person, and what is unusual in it."""
     state: State = field(default_factory=State)
     _data: Generator[Batch, None, None] | None = None
+
+    def say(self, line: str) -> None:
+        """Tell a person; silent on all processes but the first."""
+        self.events.say(line)
 
     def data(self) -> Iterator[Batch]:
         """This device's micro-batches from the present position on."""

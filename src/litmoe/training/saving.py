@@ -1,14 +1,15 @@
 """Checkpoints while a run trains: written in the background, as many kept as wanted, never over a full disk.
 
-A save copies everything to host memory, which holds training up for as long as the copy takes, and one thread
-writes it from there. At most one checkpoint is on its way at any time. A run that is killed loses what it trained
-since its last save, and where that was still being written, since the one before it: at most two save intervals,
-and one with `checkpoint.asynchronous: false`.
+A save copies everything to host memory, which blocks training for as long as the copy takes, and one thread writes
+it from there. At most one checkpoint is pending at any time. A run that is killed loses what it trained since its
+last save or, while that is still being written, since the one before it: at most two save intervals, and one with
+`checkpoint.asynchronous: false`.
 """
 
 import queue
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -18,24 +19,36 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.distributed.collective import on_first_process
 from litmoe.errors import DiskFullError, LitMoEError
-from litmoe.messages import Say, readable, silent
+from litmoe.messages import Say, readable
 from litmoe.optim.state_size import state_shapes
 from litmoe.training import resume
+from litmoe.training.recording.events import EventLog, Figure
 from litmoe.training.run import Run
+
+
+@dataclass(frozen=True)
+class _News:
+    """What the writing thread has to tell, for the calling thread to pass on."""
+
+    message: str
+    kind: str | None = None
+    """Of an event; None: a line only."""
+    step: int | None = None
+    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 class CheckpointWriter:
     """Saves a run, by the ``checkpoint`` section of its configuration.
 
-    Of several processes only the first writes, but all of them call `save`, `save_final` and `wait`, and come to
-    the same outcome. Leaving the context waits until all is on the disk.
+    Of several processes only the first writes, but all of them call `save`, `save_final` and `wait`, and share the
+    outcome. Leaving the context waits until all is on the disk.
     """
 
     def __init__(
         self,
         fabric: Fabric,
         config: TrainConfig,
-        say: Say = silent,
+        events: EventLog | None = None,
         resumed_from: Path | None = None,
         changes: Sequence[resume.Change] = (),
     ) -> None:
@@ -43,17 +56,18 @@ class CheckpointWriter:
         Args:
             fabric: the run's.
             config: the run's.
-            say: gets a line for every checkpoint written or left out, always on the calling thread.
-            resumed_from: a checkpoint that is not to be removed.
-            changes: of the settings on the run's way, for the checkpoints to carry.
+            events: told of every checkpoint written or skipped, always on the calling thread.
+            resumed_from: a checkpoint that is never removed.
+            changes: made to the settings when the run was continued; the checkpoints record them.
         """
         self.fabric, self.out_dir, self.args = fabric, config.out_dir, config.checkpoint
         self.save_interval = config.train.save_interval
-        self.say, self.resumed_from, self.changes = say, resumed_from, list(changes)
+        self.events = events or EventLog()
+        self.resumed_from, self.changes = resumed_from, list(changes)
         self._memory = checkpoint.HostMemory(pin=fabric.device.type == "cuda")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._on_its_way: Future[None] | None = None
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._pending: Future[None] | None = None
+        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
 
     @property
     def host_bytes(self) -> int:
@@ -61,9 +75,9 @@ class CheckpointWriter:
         return self._memory.n_bytes
 
     def save(self, run: Run, folder: Path, val_loss: float | None = None) -> None:
-        """Save the run as it stands at this call, whatever becomes of it afterwards.
+        """Save the run as it stands at this call; what training changes afterwards is not in the checkpoint.
 
-        Waits for the save before, if that is still being written.
+        Waits for the previous save, if that is still being written.
 
         Args:
             run: the run.
@@ -72,7 +86,7 @@ class CheckpointWriter:
 
         Raises:
             DiskFullError: there is not enough room, and the configuration says to stop.
-            LitMoEError: this or the save before it could not be written.
+            LitMoEError: this or the previous save could not be written.
         """
         self.wait()
         on_first_process(self.fabric, lambda: self._save(run, folder, val_loss))
@@ -86,7 +100,7 @@ class CheckpointWriter:
             The folder of ``final``, which is then on the disk.
 
         Raises:
-            LitMoEError: this or the save before it could not be written.
+            LitMoEError: this or the previous save could not be written.
         """
         self.wait()
         final = self.out_dir / checkpoint.FINAL
@@ -94,15 +108,15 @@ class CheckpointWriter:
         return final
 
     def poll(self) -> None:
-        """Say what has been written since; takes microseconds, for every step.
+        """Report what has been written since the last call. Takes microseconds: call it at every step.
 
         Raises:
             LitMoEError: the last save could not be written. Of several processes the next `save` or `wait`
                 raises it, which all of them reach together.
         """
-        if self._on_its_way is not None and self._on_its_way.done() and self.fabric.world_size == 1:
+        if self._pending is not None and self._pending.done() and self.fabric.world_size == 1:
             self._finish()
-        self._say_lines()
+        self._tell()
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
@@ -125,7 +139,7 @@ class CheckpointWriter:
                 try:
                     self._finish()
                 except Exception as second:
-                    self.say(f"and the last checkpoint failed: {second}")
+                    self.events.say(f"and the last checkpoint failed: {second}")
         finally:
             self._thread.shutdown()
             self._memory.release()
@@ -136,43 +150,44 @@ class CheckpointWriter:
             checkpoint.require_space(folder, contents)
             if self.args.asynchronous:
                 copied = self._memory.copy(contents)
-                self._on_its_way = self._thread.submit(self._write, folder, copied)
+                self._pending = self._thread.submit(self._write, folder, copied)
             else:
                 self._write(folder, contents)
         except DiskFullError as error:
-            self._leave_out(error)
+            self._skip(error)
         except MemoryError as error:
             self._memory.release()
-            self._lines.put(f"{error}: this checkpoint holds training up while it is written")
+            self._news.put(_News(f"{error}: training waits while this checkpoint is written"))
             self._write(folder, contents)
-        self._say_lines()
+        self._tell()
 
     def _write(self, folder: Path, contents: checkpoint.Contents) -> None:
         """Write, and remove what need not be kept; on the thread or, synchronously, on the caller's."""
         try:
             checkpoint.save(folder, contents)
         except DiskFullError as error:
-            self._leave_out(error)
+            self._skip(error)
             return
-        self._lines.put(f"saved {folder}")
+        self._news.put(_News(f"saved {folder}", "saved", contents.step, {"val_loss": contents.val_loss}))
         self._remove_expendable(contents.step)
 
     def _save_final(self, run: Run, final: Path, val_loss: float | None) -> None:
         step = run.state.step
         self._memory.release()
         checkpoint.save(final, resume.contents(run, self.changes, val_loss))
+        self.events.add("saved", f"saved {final}", figures={"val_loss": val_loss}, said=False)
         if self.save_interval and step % self.save_interval == 0:
             try:
                 checkpoint.copy(final, checkpoint.step_folder(self.out_dir, step))
             except DiskFullError as error:  # only where the file system has no hard links
-                self._leave_out(error)
+                self._skip(error)
         self._remove_expendable(step)
-        self._say_lines()
+        self._tell()
 
-    def _leave_out(self, error: DiskFullError) -> None:
+    def _skip(self, error: DiskFullError) -> None:
         if self.args.on_full_disk == "stop":
             raise error
-        self._lines.put(f"{error}; training goes on without this checkpoint")
+        self._news.put(_News(f"{error}; training goes on without this checkpoint", "checkpoint_skipped"))
 
     def _remove_expendable(self, step: int) -> None:
         saved = checkpoint.step_checkpoints(self.out_dir)
@@ -182,24 +197,28 @@ class CheckpointWriter:
                 try:
                     checkpoint.remove(one.folder)
                 except LitMoEError as error:  # no reason to stop: it is tried again after the next save
-                    self._lines.put(str(error))
+                    self._news.put(_News(str(error)))
 
     def _finish(self) -> None:
         """Wait for the thread, on the first process.
 
         Raises:
-            LitMoEError: what it has come to.
+            LitMoEError: the background write failed.
         """
-        pending, self._on_its_way = self._on_its_way, None
+        pending, self._pending = self._pending, None
         try:
             if pending is not None:
                 pending.result()
         finally:
-            self._say_lines()
+            self._tell()
 
-    def _say_lines(self) -> None:
-        while not self._lines.empty():
-            self.say(self._lines.get())
+    def _tell(self) -> None:
+        while not self._news.empty():
+            news = self._news.get()
+            if news.kind is None:
+                self.events.say(news.message)
+            else:
+                self.events.add(news.kind, news.message, step=news.step, figures=news.figures)
 
 
 def checkpoints_to_come(run: Run) -> int:

@@ -1,7 +1,7 @@
 """How many steps a run takes, and the learning rate at each of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litmoe.config import ScheduleArgs, TrainArgs
 from litmoe.errors import LitMoEError
@@ -17,6 +17,8 @@ class Horizon:
     """Steps of linear warm-up among them."""
     tokens_per_step: int
     """Tokens of the global batch."""
+    asked_warmup_steps: int = field(default=0, compare=False)
+    """As configured, which may be more than there are steps."""
 
 
 def horizon(train: TrainArgs, seq_length: int, n_windows: int | None) -> Horizon:
@@ -51,7 +53,15 @@ def horizon(train: TrainArgs, seq_length: int, n_windows: int | None) -> Horizon
     warmup = train.lr_warmup_steps or 0
     if train.lr_warmup_fraction and n_windows:
         warmup = math.ceil(train.lr_warmup_fraction * n_windows / train.global_batch_size)
-    return Horizon(steps, min(warmup, steps), tokens_per_step)
+    return Horizon(steps, min(warmup, steps), tokens_per_step, warmup)
+
+
+def decay_steps(horizon: Horizon, schedule: ScheduleArgs) -> int:
+    """Over how many steps, the last ones of the run, the learning rate decays."""
+    after_warmup = horizon.steps - horizon.warmup_steps
+    if schedule.name == "wsd":
+        return min(after_warmup, max(1, round(schedule.decay_fraction * horizon.steps)))
+    return after_warmup
 
 
 def learning_rate(step: int, peak: float, min_lr: float, horizon: Horizon, schedule: ScheduleArgs) -> float:
@@ -64,13 +74,11 @@ def learning_rate(step: int, peak: float, min_lr: float, horizon: Horizon, sched
         return peak * (step + 1) / horizon.warmup_steps
     if schedule.name == "constant":
         return peak
-    decay_steps = horizon.steps - horizon.warmup_steps
-    if schedule.name == "wsd":
-        decay_steps = min(decay_steps, max(1, round(schedule.decay_fraction * horizon.steps)))
-    done = step + 1 - (horizon.steps - decay_steps)
+    decay = decay_steps(horizon, schedule)
+    done = step + 1 - (horizon.steps - decay)
     if done <= 0:
         return peak
-    progress = min(1.0, done / decay_steps)
+    progress = min(1.0, done / decay)
     if schedule.name == "wsd":
         return peak + progress * (min_lr - peak)
     return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (peak - min_lr)

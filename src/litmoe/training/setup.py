@@ -14,7 +14,7 @@ from litmoe.data.prepare import prepare
 from litmoe.data.prepared_text import RECORD
 from litmoe.data.tokenizer import load_tokenizer
 from litmoe.errors import ConfigError
-from litmoe.messages import Say, silent
+from litmoe.messages import Say
 from litmoe.model.config import load_model_config, named_model_config, with_correction_bias
 from litmoe.model.gpt import GPT
 from litmoe.model.init import initialize
@@ -24,22 +24,26 @@ from litmoe.optim.build import make_optimizer, peak_learning_rate, rounds_stocha
 from litmoe.optim.in_backward import StepInBackward
 from litmoe.training.batches import Batches, connect_batches
 from litmoe.training.device import start_devices
+from litmoe.training.recording.events import EventLog
+from litmoe.training.recording.loggers import check_logger
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon, horizon
 from litmoe.wandb.datasets import Dataset, check_reference, fetch_dataset, point_to
 from litmoe.wandb.run import model_artifact_name
 
 
-def set_up(config: TrainConfig, say: Say = silent) -> Run:
+def set_up(config: TrainConfig, events: EventLog | None = None) -> Run:
     """Check everything, cheap checks first, then build model and optimizer.
 
     Args:
         config: as a person gave it; stays as it is. The run has a copy, settled for this machine.
-        say: told where the run departs from the configuration, and of long work such as preparing text.
+        events: told where the run departs from the configuration, and of long work such as preparing text; the run
+            keeps it. None: a silent one.
 
     Raises:
         LitMoEError: what cannot work, where, and what to do.
     """
+    events = events or EventLog()
     # what the configuration alone can tell
     model_config, seq_length = model_and_length(config)
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
@@ -47,12 +51,13 @@ def set_up(config: TrainConfig, say: Say = silent) -> Run:
     data_class = find_class(config.data, "data", "litgpt.data", DataModule)
     if config.wandb_dataset is not None:
         check_reference(config.wandb_dataset)
+    check_logger(config)
     if config.wandb_checkpoints:
         model_artifact_name(model_config.name)
 
     # devices
-    config, fabric = start_devices(config, say)
-    say = say if fabric.is_global_zero else silent
+    config, fabric = start_devices(config, events.say)
+    say = events.say
     _check_devices(config, fabric)
     fabric.seed_everything(config.seed, verbose=False)
 
@@ -76,7 +81,7 @@ def set_up(config: TrainConfig, say: Say = silent) -> Run:
 
     # model and optimizer
     extent = horizon(config.train, seq_length, batches.n_windows)
-    run = assemble(config, fabric, model_config, seq_length, batches, extent, tokenizer, dataset, say)
+    run = assemble(config, fabric, model_config, seq_length, batches, extent, tokenizer, dataset, events)
     assert run.identity  # now, and not at the first save, when the folders may have gone
     return run
 
@@ -110,7 +115,7 @@ def assemble(
     horizon: Horizon,
     tokenizer: Tokenizer | None = None,
     dataset: Dataset | None = None,
-    say: Say = silent,
+    events: EventLog | None = None,
 ) -> Run:
     """Make a run of these parts: its model with its first weights, and its optimizer.
 
@@ -172,7 +177,7 @@ def assemble(
         peak_lr=peak_lr,
         in_backward=StepInBackward(optimizer) if config.memory.step_in_backward else None,
         dataset=dataset,
-        say=say,
+        events=events or EventLog(),
     )
 
 

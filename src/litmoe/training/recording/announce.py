@@ -1,56 +1,141 @@
 """What a run says of itself before it begins."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from litmoe.config import TrainArgs
 from litmoe.messages import readable
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
 from litmoe.model.moe.experts import Experts
 from litmoe.model.precision import product_dtype
 from litmoe.optim.build import describe
+from litmoe.training.recording.samples import prompt_notes
 from litmoe.training.run import Run
 from litmoe.training.saving import host_bytes
+from litmoe.training.schedule import decay_steps, learning_rate
+from litmoe.training.threads import thread_advice
 
 
 def announce(run: Run, resume_from: Path | None) -> None:
-    """Say the size, extent, cost, device and places of a run, one fact a line."""
-    config, model, horizon, fabric = run.config, run.model_config, run.horizon, run.fabric
-    tied = model.padded_vocab_size * model.n_embd if config.train.tie_embeddings else 0
-    total, active = num_params(model) - tied, num_active_params(model) - tied
-    per_token = flops_per_token(model, run.seq_length)
-    device = str(fabric.device)
-    if fabric.device.type == "cuda":
-        device = torch.cuda.get_device_name(fabric.device)
-    elif fabric.device.type == "cpu":
-        device = f"CPU, {torch.get_num_threads()} threads"
-    tokens = horizon.steps * horizon.tokens_per_step
-    extent = f"{horizon.steps:,} steps, {tokens:,} tokens"
-    if n_windows := run.batches.n_windows:
-        passes = horizon.steps * config.train.global_batch_size / n_windows
-        extent += f" ({passes:.2f} passes over {n_windows:,} windows of text)"
-    start = f"resumes from {resume_from} (step {run.state.step})" if resume_from else "new run"
-    if config.initial_checkpoint_dir is not None and not resume_from:
-        start = f"new run from the weights of {config.initial_checkpoint_dir}"
+    """Say the size, extent, cost, device and places of a run, one fact a line, and what is odd about them."""
     lines = {
-        "model": f"{model.name or 'unnamed'}: {total:,} parameters, {active:,} active per token",
-        "step": f"{horizon.tokens_per_step:,} tokens: {config.train.global_batch_size} windows of "
-        f"{run.seq_length}, {run.accumulation} micro-batch(es) of {run.micro_batch_size} on "
-        f"{fabric.world_size} device(s)",
-        "run": extent,
-        "compute": f"{per_token / 1e9:.4g} GFLOP per token, {per_token * tokens / 1e12:,.4g} TFLOP in all",
-        "device": f"{device}; precision {config.precision}" + _experts(run),
+        "model": _model(run),
+        "step": _step(run),
+        "run": _extent(run),
+        "compute": _compute(run),
+        "device": _device(run),
         "balance": _balance(run),
-        "optimizer": describe(run.optimizer.optimizer, str(config.precision)),
-        "start": start,
-        "writes to": str(config.out_dir) + _in_the_background(run),
+        "optimizer": describe(run.optimizer.optimizer, str(run.config.precision)),
+        "schedule": _schedule(run),
+        "start": _start(run, resume_from),
+        "writes to": str(run.config.out_dir) + _in_the_background(run),
     }
     if saved := _saved(run):
         lines["memory"] = saved
-    if config.compile:
+    if run.config.compile:
         lines["compile"] = "attention, norms and routers; the first step waits for the compiler"
     for name, text in lines.items():
         run.say(f"{name:<10} {text}")
+    for note in _notes(run):
+        run.say(f"note: {note}")
+
+
+def _model(run: Run) -> str:
+    model = run.model_config
+    tied = model.padded_vocab_size * model.n_embd if run.config.train.tie_embeddings else 0
+    total, active = num_params(model) - tied, num_active_params(model) - tied
+    return f"{model.name or 'unnamed'}: {total:,} parameters, {active:,} active per token"
+
+
+def _step(run: Run) -> str:
+    return (
+        f"{run.horizon.tokens_per_step:,} tokens: {run.config.train.global_batch_size} windows of "
+        f"{run.seq_length}, {run.accumulation} micro-batch(es) of {run.micro_batch_size} on "
+        f"{run.fabric.world_size} device(s)"
+    )
+
+
+def _extent(run: Run) -> str:
+    steps = run.horizon.steps
+    extent = f"{steps:,} steps, {steps * run.horizon.tokens_per_step:,} tokens"
+    if n_windows := run.batches.n_windows:
+        passes = steps * run.config.train.global_batch_size / n_windows
+        extent += f" ({passes:.2f} passes over {n_windows:,} windows of text)"
+    return extent
+
+
+def _compute(run: Run) -> str:
+    per_token = flops_per_token(run.model_config, run.seq_length)
+    tokens = run.horizon.steps * run.horizon.tokens_per_step
+    return f"{per_token / 1e9:.4g} GFLOP per token, {per_token * tokens / 1e12:,.4g} TFLOP in all"
+
+
+def _device(run: Run) -> str:
+    device = run.fabric.device
+    name = str(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        name = f"CPU, {torch.get_num_threads()} threads"
+    return f"{name}; precision {run.config.precision}" + _experts(run)
+
+
+def _schedule(run: Run) -> str:
+    """The learning rate over the run, in the order of time."""
+    horizon, schedule, min_lr = run.horizon, run.config.schedule, run.config.train.min_lr
+    warmup = f"warm-up over {horizon.warmup_steps:,} steps, then " if horizon.warmup_steps else ""
+    if schedule.name == "constant" or horizon.warmup_steps == horizon.steps:
+        return f"{warmup}learning rate {run.peak_lr:g} to the end"
+    decay = f"decays to {min_lr:g} at step {horizon.steps:,}"
+    if schedule.name == "wsd":
+        steps = decay_steps(horizon, schedule)
+        return f"{warmup}learning rate {run.peak_lr:g}, and over the last {steps:,} steps {decay}"
+    return f"{warmup}learning rate {run.peak_lr:g} {decay} (cosine)"
+
+
+def _start(run: Run, resume_from: Path | None) -> str:
+    if resume_from is None:
+        folder = run.config.initial_checkpoint_dir
+        return "new run" if folder is None else f"new run from the weights of {folder}"
+    state = run.state
+    start = f"resumes from {resume_from} (step {state.step})"
+    if state.learning_rate is None or state.step >= run.horizon.steps:
+        return start
+    # What the schedule as it is now would have had for the last step differs where the schedule has changed.
+    planned, coming = (_rate(run, step) for step in (state.step - 1, state.step))
+    if math.isclose(planned, state.learning_rate, rel_tol=0.01):
+        return start
+    rates = f"from {state.learning_rate:.3g} to {coming:.3g}"
+    return f"{start}; the learning rate goes {rates}, because the schedule has changed"
+
+
+def _rate(run: Run, step: int) -> float:
+    return learning_rate(step, run.peak_lr, run.config.train.min_lr, run.horizon, run.config.schedule)
+
+
+def _notes(run: Run) -> Iterator[str]:
+    """What a person may not have meant, and would see too late."""
+    config, horizon = run.config, run.horizon
+    n_windows, batch = run.batches.n_windows, config.train.global_batch_size
+    if n_windows is not None and batch > n_windows:
+        yield (
+            f"train.global_batch_size {batch} is more than the {n_windows} windows of the text: every step reads "
+            "some of them several times"
+        )
+    if horizon.asked_warmup_steps > horizon.steps:
+        yield (
+            f"the warm-up of {horizon.asked_warmup_steps:,} steps is longer than the run of {horizon.steps:,}: "
+            f"the learning rate rises to the end, to {run.peak_lr:g}; lower train.lr_warmup_steps"
+        )
+    flat = config.schedule.name == "constant" or horizon.warmup_steps == horizon.steps
+    if flat and config.train.min_lr not in (TrainArgs().min_lr, run.peak_lr):
+        yield f"train.min_lr {config.train.min_lr:g} has no effect: the learning rate does not decay"
+    yield from prompt_notes(run)
+    if run.fabric.device.type == "cpu" and (advice := thread_advice(torch.get_num_threads())) is not None:
+        yield advice
 
 
 def _experts(run: Run) -> str:

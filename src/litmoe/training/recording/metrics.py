@@ -1,20 +1,15 @@
-"""The figures of a step as a row of metrics, and the logger that gets them besides ``metrics.csv``."""
+"""The figures of a step, and the row of metrics that they make."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.loggers.logger import Logger
 from torch import Tensor
 
-from litmoe.config import TrainConfig, as_plain
-from litmoe.errors import LitMoEError
 from litmoe.model.moe.balance import switch_loss
 from litmoe.training.recording.metrics_file import MOE_COLUMNS, Row
-from litmoe.wandb.datasets import project_name
 
 if TYPE_CHECKING:
     from litmoe.training.run import Run
@@ -90,33 +85,3 @@ def _moe_figures(figures: StepFigures) -> Row:
     for layer, load_E in enumerate(load_LE.tolist()):
         row |= {f"load_L{layer}_E{expert}": round(share, 6) for expert, share in enumerate(load_E)}
     return row
-
-
-def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
-    """The logger besides ``metrics.csv``: none for ``csv``, else LitGPT's own choice of Lightning's loggers.
-
-    Raises:
-        LitMoEError: its package is not installed (names the extra), or it refuses to start.
-    """
-    if config.logger_name == "csv":
-        return None
-    from litgpt.utils import choose_logger
-
-    log_args = {key: value for key, value in as_plain(config.log).items() if value is not None}
-    if config.logger_name == "wandb":
-        log_args.setdefault("project", project_name())
-    place = {}
-    if config.logger_name == "wandb":  # Lightning would say "here", whatever the environment says
-        place["save_dir"] = os.environ.get("WANDB_DIR", ".")
-    if config.logger_name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
-        # MLflow 3 refuses the folder that Lightning would choose: it wants a database.
-        place["tracking_uri"] = f"sqlite:///{(config.out_dir / 'mlflow.db').resolve().as_posix()}"
-    try:
-        return choose_logger(
-            config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args, **place
-        )
-    except ModuleNotFoundError as error:
-        raise LitMoEError(
-            f"logger_name {config.logger_name} needs a package that is not installed: "
-            f'pip install "litmoe[{config.logger_name}]" (in a checkout: uv sync --extra {config.logger_name})'
-        ) from error

@@ -1,15 +1,17 @@
 """``metrics.csv``: its columns, writing it row by row, and reading it in bounded memory. Imports no torch."""
 
 import csv
+import io
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from litmoe.errors import LitMoEError
-from litmoe.files import reason_of
+from litmoe.files import reason_of, unwritable, whole_file
 
 METRICS_FILE = "metrics.csv"
 
@@ -48,18 +50,24 @@ def columns(n_moe_layers: int, n_expert: int) -> list[str]:
 
 
 class MetricsFile:
-    """``metrics.csv``: a row is on disk when ``write`` returns; empty where not measured."""
+    """``metrics.csv``: a row is with the system when ``write`` returns; cells are empty where not measured."""
 
     def __init__(self, path: Path, names: Sequence[str], resume_step: int | None) -> None:
         """Open for a new run, or for one that goes on after ``resume_step``: later rows are dropped.
 
         Raises:
-            LitMoEError: the file cannot be written.
+            LitMoEError: the file cannot be read or written.
         """
         self.path = path
         self.names = list(names)
-        self._last_step = 0
-        self._open(resume_step)
+        self._pending = b""
+        self._last_step = -1
+        self._file = self._open(resume_step)
+
+    @property
+    def n_bytes_waiting(self) -> int:
+        """Of rows that could not be written, which are added before the next one; 0: all are in the file."""
+        return len(self._pending)
 
     def write(self, row: Mapping[str, Any], to_disk: bool = True) -> None:
         """Add a row; where the run has gone back, the rows from that step on are dropped first.
@@ -69,47 +77,95 @@ class MetricsFile:
         steps with a checkpoint need it: a resumed run writes those after them again.
 
         Raises:
-            LitMoEError: the disk is full, or the folder has gone.
+            DiskFullError: the disk has no room for it. It is tried again with the next row, and at the end.
+            LitMoEError: the folder has gone, or the disk refuses.
         """
         if row["step"] <= self._last_step:
             self.close()
-            self._open(row["step"] - 1)
+            self._file = self._open(row["step"] - 1)
         self._last_step = row["step"]
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.names).writerow(row)
+        self._pending += text.getvalue().encode()
         try:
-            self._writer.writerow(row)
-            self._file.flush()
+            self._add_pending()
             if to_disk:
                 os.fsync(self._file.fileno())
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error, _ADVICE) from error
 
     def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._add_pending()
         self._file.close()
 
-    def _open(self, up_to: int | None) -> None:
-        """Rewrite the file with the rows up to a step, none of them for None, and open it for more."""
-        rows = self._rows_up_to(up_to) if up_to is not None and self.path.is_file() else []
-        beside = self.path.with_name(f".{self.path.name}.tmp")
+    def _add_pending(self) -> None:
+        """Add the rows that are not in the file yet: all of them, or none."""
+        size = self._file.seek(0, os.SEEK_END)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.names, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(rows)
-            beside.replace(self.path)
-            self._file = self.path.open("a", newline="", encoding="utf-8")
+            written = self._file.write(self._pending)
+            while written is not None and written < len(self._pending):
+                # a disk that fills up takes a part, and refuses the rest
+                written += self._file.write(self._pending[written:]) or 0
+        except OSError:
+            self._file.truncate(size)
+            raise
+        self._pending = b""
+
+    def _open(self, up_to: int | None) -> io.FileIO:
+        """Rewrite the file with the rows up to a step, none of them for None, and open it for more."""
+        self._last_step = -1
+        with (
+            whole_file(self.path, _ADVICE) as building,
+            building.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, self.names, extrasaction="ignore")
+            writer.writeheader()
+            if up_to is not None and self.path.exists():
+                for row in read_rows(self.path):
+                    if int(row["step"]) <= up_to:
+                        writer.writerow(row)
+                        self._last_step = int(row["step"])
+        try:
+            return self.path.open("ab", buffering=0)
         except OSError as error:
-            raise self._unwritable(error) from error
-        self._writer = csv.DictWriter(self._file, self.names)
-        self._last_step = int(rows[-1]["step"]) if rows else 0
+            raise unwritable(self.path, error, _ADVICE) from error
 
-    def _unwritable(self, error: OSError) -> LitMoEError:
-        return LitMoEError(f"{self.path}: cannot be written ({error.strerror}): choose another --out-dir")
 
-    def _rows_up_to(self, step: int) -> list[dict[str, str]]:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        return [row for row in rows if int(row["step"]) <= step]
+_ADVICE = "choose another --out-dir"
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """All rows of a ``metrics.csv`` as they stand there, in memory at once; :func:`read_columns` for long runs.
+
+    Raises:
+        LitMoEError: the file cannot be read, or is no ``metrics.csv``.
+    """
+    return list(read_rows(path))
+
+
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a ``metrics.csv``, one by one, as name -> text; the text is empty where nothing was measured.
+
+    The last line may be half there, of a run that is being written or was killed: without its end it is dropped,
+    and so is any other without a whole step.
+
+    Raises:
+        LitMoEError: the file cannot be read, or is no ``metrics.csv``.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = csv.DictReader(line.replace("\0", "") for line in file if line.endswith("\n"))
+            if rows.fieldnames is not None and "step" not in rows.fieldnames:
+                raise LitMoEError(f"{path}: not the metrics of a run: it has no column step")
+            for row in rows:
+                if None not in row and None not in row.values() and row["step"].isdecimal():
+                    yield row
+    except OSError as error:
+        raise LitMoEError(f"{path}: cannot be read: {reason_of(error)}") from error
+    except csv.Error as error:
+        raise LitMoEError(f"{path}: not the metrics of a run: {error}") from error
 
 
 Columns = dict[str, np.ndarray]
