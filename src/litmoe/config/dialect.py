@@ -80,7 +80,7 @@ def _line(node: yaml.Node) -> str:
 
 
 def _undefined(loader: _Loader, node: yaml.Node) -> Any:
-    raise yaml.YAMLError(f"the tag {node.tag} has no meaning here{_line(node)}")
+    raise yaml.YAMLError(f"the tag {node.tag.replace(_YAML, '!!')} has no meaning here{_line(node)}")
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
