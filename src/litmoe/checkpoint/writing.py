@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import yaml
 
 from litmoe.checkpoint.layout import (
     HF_CONFIG,
@@ -34,6 +33,7 @@ from litmoe.checkpoint.layout import (
     write_manifest,
 )
 from litmoe.checkpoint.reading import verify
+from litmoe.config.dialect import to_yaml
 from litmoe.errors import CheckpointError, DiskFullError, LitMoEError
 from litmoe.files import flush, is_disk_full, reason_of, rename, replacing_folder
 from litmoe.messages import readable
@@ -64,7 +64,7 @@ def save(folder: Path, contents: Contents) -> list[Path]:
         if contents.hf_config is not None:
             (building / HF_CONFIG).write_text(json.dumps(contents.hf_config, indent=2), encoding="utf-8")
         for name, values in ((MODEL_CONFIG, contents.model_config), (SETTINGS, contents.settings)):
-            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+            text = to_yaml(values)
             (building / name).write_text(text, encoding="utf-8")
         if contents.tokenizer_dir is not None:
             for name in TOKENIZER_FILES:

@@ -43,6 +43,6 @@ def _on_tasks(config: EvaluateConfig, console: Console) -> None:
 EVALUATE = Command(
     evaluate_command,
     (EvaluateConfig,),
-    "[--checkpoint DIR] [--data PATH | --tasks NAME ...] [options]",
+    "[--data PATH | --tasks NAME ...] [options]",
     result_is_printed=True,
 )

@@ -11,7 +11,7 @@ from litmoe.config.dialect import to_yaml
 from litmoe.config.options import options_of, spelled
 from litmoe.config.values import choices_of, shown
 
-WIDTH = 80
+WIDTH, HEIGHT = 80, 24
 _WIDEST = 32
 """Columns for an option and its type; a longer one has a line to itself."""
 
@@ -31,21 +31,23 @@ def help_text(command: Command, program: str, level: str = "essentials") -> str:
     Args:
         command: the command.
         program: how it was called, such as ``litmoe train``.
-        level: ``essentials``: the options that most people need, on one screen; ``all``: every one.
+        level: ``essentials``: the options that most people need, on one screen; ``all``: every one, in full.
     """
     everything = [option for kind in command.options for option in options_of(kind)]
-    lines = [f"usage: {program} {command.usage}", "", *textwrap.wrap(command.summary, WIDTH), ""]
-    if level == "all" or not command.essentials:
-        for title, options in groups(command):
-            lines += [f"{title}:"] if len(command.options) > 1 else []
-            lines += [*(line for option in options for line in _in_full(option)), ""]
-    else:
-        by_name = {spelled(option.name): option for option in everything}
-        lines += [*(_in_brief(by_name[name]) for name in command.essentials), ""]
-    lines += textwrap.wrap(command.note, WIDTH)
-    if level != "all" and command.essentials:
-        lines.append(f"`{program} --help all` lists all {len(everything)} options.")
-    return "\n".join(lines).rstrip() + "\n"
+    head = [f"usage: {program} {command.usage}", "", *textwrap.wrap(command.summary, WIDTH), ""]
+    in_full: list[str] = []
+    for title, options in groups(command):
+        in_full += [f"{title}:"] if len(command.options) > 1 else []
+        in_full += [*(line for option in options for line in _in_full(option)), ""]
+    note = textwrap.wrap(command.note, WIDTH)
+    if level == "all" or len(head) + len(in_full) + len(note) <= HEIGHT:
+        return "\n".join([*head, *in_full, *note]).rstrip() + "\n"
+    by_name = {spelled(option.name): option for option in everything}
+    chosen = [by_name[name] for name in command.essentials or by_name]
+    width = min(_WIDEST, max(len(_brief_option(option)) for option in chosen))
+    more = f"lists all {len(everything)} options" if command.essentials else "says more about each"
+    brief = [_in_brief(option, width) for option in chosen]
+    return "\n".join([*head, *brief, "", *note, f"`{program} --help all` {more}."]) + "\n"
 
 
 def groups(command: Command) -> Iterator[tuple[str, list[Setting]]]:
@@ -77,15 +79,19 @@ def default_text(value: Any) -> str:
     return to_yaml([plain], on_one_line=True).strip()[1:-1]
 
 
-def _in_brief(option: Setting) -> str:
+def _in_brief(option: Setting, width: int) -> str:
     """An option on one line, with as much of its meaning as fits."""
-    left, text = option_and_type(option), _sentence(option.meaning)
-    if len(left) > _WIDEST and (choices := choices_of(option.hint)):
-        left = f"--{spelled(option.name)} NAME"
+    left, text = f"  {_brief_option(option):<{width}}  ", _sentence(option.meaning)
+    if (choices := choices_of(option.hint)) and choices[-1] not in left:
         named = f"{text}: {', '.join(choices)}"
-        text = named if len(named) <= WIDTH - _WIDEST - 4 else ", ".join(choices)
-    left = f"  {left:<{_WIDEST}}  "
+        text = named if len(named) <= WIDTH - len(left) else ", ".join(choices)
     return left + _shortened(text, WIDTH - len(left))
+
+
+def _brief_option(option: Setting) -> str:
+    """An option and its type; a long choice of words is told beside it."""
+    left = option_and_type(option)
+    return f"--{spelled(option.name)} NAME" if len(left) > _WIDEST and choices_of(option.hint) else left
 
 
 def _in_full(option: Setting) -> list[str]:

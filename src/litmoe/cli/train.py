@@ -74,11 +74,10 @@ TRAIN = Command(
         "optimizer",
         "optimizer.init-args",
         "precision",
-        "memory.recompute",
         "wandb-dataset",
         "logger-name",
         "progress",
         "print-config",
     ),
-    note="Later ones override earlier ones: preset, config, options. Dashes and underscores are the same.",
+    note="Later ones override earlier ones: preset, config, options.",
 )

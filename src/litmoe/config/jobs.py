@@ -17,7 +17,7 @@ class PrepareConfig:
     Hugging Face hub; files of .txt, .jsonl, .json or .parquet. Empty: the text already in the data folder, else
     ``sample``."""
     data_dir: Folder = Path("data/custom_text")
-    """Where ``train/`` and ``val/`` with text and token store go."""
+    """Where ``train/`` and ``val/`` go, with text and token store."""
     tokenizer: PathOrName | None = None
     """``train``, ``gpt2``, a hub id, or a folder. ``train``: byte-level BPE on the corpus. Null: the one already
     in ``tokenizer_dir``; else ``train`` for the sample and ``gpt2`` for other text."""
@@ -35,7 +35,7 @@ class PrepareConfig:
     """Where documents end in .txt files. ``auto``: at ``<|endoftext|>`` where present, else with the file;
     ``file``: with the file; ``blank-line``: at blank lines."""
     text_field: str = "text"
-    """Field of .jsonl, .json and .parquet that holds the text."""
+    """Field that holds the text, in .jsonl, .json and .parquet."""
     seed: int = 0
     """Seed of the built-in sample corpus."""
     log_to_wandb: bool = False
@@ -43,9 +43,9 @@ class PrepareConfig:
     wandb_artifact: Name | None = None
     """The Artifact's name; null: ``dataset-`` and the data folder's name."""
     force: bool = False
-    """Replace text and tokenizer that were made with other settings."""
+    """Replace text and tokenizer made with other settings."""
     progress: bool = True
-    """Show a progress bar where stderr is a terminal."""
+    """Show a progress bar. Only where stderr is a terminal."""
     split: InitVar[str | None] = None
     """The former name of ``document_boundaries``."""
 
@@ -71,7 +71,7 @@ class GenerateConfig:
     top_k: int | None = 50
     """Choose among the k likeliest tokens; null: all."""
     top_p: float = 1.0
-    """Choose among the likeliest tokens whose probabilities add up to this."""
+    """Choose among the likeliest tokens of this probability together."""
     num_samples: int = 1
     """Texts per prompt, written at once."""
     seed: int = 0
@@ -103,4 +103,4 @@ class EvaluateConfig:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Which kind of device."""
     progress: bool = True
-    """Show a progress bar where stderr is a terminal."""
+    """Show a progress bar. Only where stderr is a terminal."""

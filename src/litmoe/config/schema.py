@@ -266,7 +266,7 @@ class TrainConfig:
     wandb_checkpoints: bool = False
     """With the ``wandb`` logger: upload checkpoints too, with the aliases ``latest`` and ``best``."""
     compile: bool = False
-    """Compile attention, norms and routers with ``torch.compile``. The first step then takes 10 to 60 seconds
+    """Compile with ``torch.compile``: attention, norms and routers. The first step then takes 10 to 60 seconds
     longer; a run without a C++ compiler or Triton trains uncompiled and says so."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""

@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from litmoe.config import LogArgs, TrainConfig, as_plain
+from litmoe.config.dialect import to_yaml
 from litmoe.errors import LitMoEError
 
 PATIENCE_SECONDS = 1800.0
@@ -164,7 +163,7 @@ class _Run:
         self.interval = config.train.save_interval
         self.settings = config.out_dir.with_suffix(".yaml")
         self.log = config.out_dir.with_suffix(".log")
-        self.settings.write_text(yaml.safe_dump(as_plain(config), allow_unicode=True), encoding="utf-8")
+        self.settings.write_text(to_yaml(as_plain(config)), encoding="utf-8")
 
     def train_to_the_end(self) -> float:
         """Train until the run is complete; returns the seconds from its first step to its end.

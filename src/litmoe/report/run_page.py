@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from litmoe.config.dialect import to_yaml
 from litmoe.report.compare import comparison
 from litmoe.report.curves import Budget
 from litmoe.report.figures import Curves, Numbers, RunFigures
@@ -280,7 +279,5 @@ def _part(part: dict[str, Any]) -> str:
 
 
 def _configuration(run: RunFigures) -> str:
-    text: str = (
-        yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True) if run.settings else "not recorded"
-    )
+    text: str = to_yaml(run.settings) if run.settings else "not recorded"
     return text if len(text) <= _MOST_SETTINGS else text[:_MOST_SETTINGS] + "\n…"
