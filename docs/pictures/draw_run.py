@@ -2,8 +2,9 @@
 
     python docs/pictures/draw_run.py [RUN]
 
-RUN is a run's folder; its ``metrics.csv`` is copied to ``run.csv`` beside this file. Without RUN, ``run.csv`` is drawn
-again. Writes ``run.svg`` beside this file; ``tests/test_docs.py`` fails when that is out of date. Needs Python alone.
+RUN is a run's folder; its ``metrics.csv`` is copied to ``run.csv`` beside this file. Without RUN, ``run.csv``
+is drawn again. Writes ``run.svg`` beside this file; ``tests/test_docs.py`` fails when that is out of date.
+Needs Python alone.
 """
 
 import csv
@@ -50,8 +51,8 @@ def drawing(rows: list[dict[str, str]]) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             'aria-label="Left: training and validation loss fall over the tokens seen. Right: the share of tokens '
             'that each expert of each layer takes, over the same tokens.">',
-            f"<style>\n{STYLE}{_colours(LIGHT)}  @media (prefers-color-scheme: dark) {{\n{DARK_STYLE}{_colours(DARK)}"
-            "  }\n</style>",
+            f"<style>\n{STYLE}{_colours(LIGHT)}  @media (prefers-color-scheme: dark) {{\n",
+            f"{DARK_STYLE}{_colours(DARK)}  }}\n</style>",
             f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="10"/>',
             *_losses(rows, tokens),
             *_loads(rows, tokens),

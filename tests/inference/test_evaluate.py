@@ -57,7 +57,7 @@ def test_batches_and_places_do_not_matter(trained: Path, corpus: Path, tmp_path:
 def test_the_figures_are_printed_and_written(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(quiet(checkpoint=trained, json=tmp_path / "figures.json"), say=print)
+    result = evaluate(quiet(checkpoint=trained, json=tmp_path / "figures.json"))
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["loss"] == result.loss and written["expert_load"] == result.expert_load
     assert f"{result.bits_per_byte:.4f}" in capsys.readouterr().out

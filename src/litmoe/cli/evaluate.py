@@ -19,7 +19,7 @@ def evaluate_command(args: Sequence[str], console: Console) -> None:
         raise ConfigError("--num-fewshot and --limit have no effect without --tasks")
     from litmoe.inference.evaluate import evaluate
 
-    evaluate(config, say=console.say)
+    evaluate(config)
 
 
 def _on_tasks(config: EvaluateConfig, console: Console) -> None:

@@ -21,7 +21,7 @@ class TrainOptions:
     """Print the configuration that results, and stop."""
 
 
-def train_command(args: Sequence[str], console: Console) -> int:
+def train_command(args: Sequence[str], console: Console) -> None:
     """Train a Mixture-of-Experts language model, or continue a run."""
     own, config = run_options(args, TrainOptions)
     check(config)
@@ -30,7 +30,7 @@ def train_command(args: Sequence[str], console: Console) -> int:
 
         model_and_length(config)  # what training would refuse is not printed either
         console.write(to_yaml(as_plain(config), ascii_only=True))
-        return console.exit_code(result_is_printed=True)
+        return
     from litmoe.training.loop import train
 
     started = time.time()
@@ -39,7 +39,6 @@ def train_command(args: Sequence[str], console: Console) -> int:
     finally:  # after an interruption and a fault too: then there is most to look at
         if config.report:
             _write_report(config, started, console)
-    return 0
 
 
 def _write_report(config: TrainConfig, started: float, console: Console) -> None:

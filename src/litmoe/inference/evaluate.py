@@ -16,7 +16,6 @@ from litmoe.config import EvaluateConfig
 from litmoe.data.token_store import TokenStore, ensure_store, ensure_stores
 from litmoe.errors import LitMoEError
 from litmoe.inference.loading import LoadedModel, load_checkpoint
-from litmoe.messages import Say, silent
 from litmoe.model.loss import token_losses
 
 
@@ -40,7 +39,7 @@ class Evaluation:
     """Share of the assignments per MoE layer and expert; each row sums to 1."""
 
 
-def evaluate(config: EvaluateConfig, loaded: LoadedModel | None = None, say: Say = silent) -> Evaluation:
+def evaluate(config: EvaluateConfig, loaded: LoadedModel | None = None) -> Evaluation:
     """Measure a model on every token of a text: the same windows every time, the last short one included.
 
     Windows do not overlap. The first token of the text is predicted from an end-of-text token before it, so that
@@ -62,7 +61,7 @@ def evaluate(config: EvaluateConfig, loaded: LoadedModel | None = None, say: Say
         data, store = _find_text(config.data, loaded, config.progress, temporary)
         evaluation = _measure(loaded, store, data, length, config)
         del store  # Windows cannot remove a folder with a mapped file in it
-    say(_table(evaluation))
+    print(_table(evaluation))
     if config.json is not None:
         try:
             config.json.write_text(json.dumps(asdict(evaluation), indent=1) + "\n", encoding="utf-8")
