@@ -24,6 +24,7 @@ Boundaries = Literal["auto", "file", "blank-line"]
 
 _BLANK_LINE = re.compile(r"\n\s*\n|" + re.escape(END_OF_TEXT))
 _SPACE_AND_MARKS = re.compile(r"[\s\ufeff]*")
+_SPACE_AFTER_WORD = re.compile(r"(?<=\S)\s")
 _NEVER_EMITTED_TAIL = len(END_OF_TEXT)
 
 
@@ -143,7 +144,7 @@ def _cut(text: str, near: int) -> int:
         if not text[at - 1].isspace() and text[at + 1].isalpha():
             return at + 1
         at = text.rfind("\n", half, at)
-    for at in range(near, half, -1):
-        if text[at].isspace() and not text[at - 1].isspace():
-            return at
-    return max(near, 1)
+    at = max(near, 1)
+    for match in _SPACE_AFTER_WORD.finditer(text, half + 1, near + 1):
+        at = match.start()
+    return at

@@ -32,14 +32,30 @@ _SPLITS = ("train", "val")
 
 
 def with_source(config: PrepareConfig) -> PrepareConfig:
-    """Fill in an empty ``source``: the sample, unless there is other text already."""
+    """Fill in an empty ``source``: the sample, unless there is other text already.
+
+    Raises:
+        DataError: There is text of somebody's beside the sample, or for validation alone.
+    """
     if config.source:
         return config
     record = _read_record(config.data_dir / RECORD)
-    was_sample = record is not None and record["request"]["source"] == ["sample"]
-    if was_sample or not has_text(config.data_dir / "train"):
-        return replace(config, source=["sample"])
-    return config
+    written = {entry["name"] for entry in record["files"]} if record else set()
+    own = [path for name, path in _texts_in(config.data_dir) if name not in written]
+    if record is not None and record["request"]["source"] == ["sample"]:
+        if own:
+            raise DataError(
+                f"{own[0]} lies among the built-in stories, which are not mixed with other text; move it away, or "
+                "name it with --source and give another --data-dir"
+            )
+    elif has_text(config.data_dir / "train"):
+        return config
+    elif own:
+        raise DataError(
+            f"{own[0]} is for validation, and there is no text to train on in {config.data_dir / 'train'}; put it "
+            "there, or name it with --source and give another --data-dir"
+        )
+    return replace(config, source=["sample"])
 
 
 def is_sample(config: PrepareConfig) -> bool:
@@ -66,10 +82,9 @@ def check_text(config: PrepareConfig, say: Say = silent) -> TextStatus:
     if not config.source:
         _refuse_reading_options(config)
         listing = list_text(data_dir / "train")
-        for line in listing.lines() + (
-            list_text(data_dir / "val").lines() if (data_dir / "val").is_dir() else []
-        ):
-            say(line)
+        for split in _SPLITS:
+            for line in list_text(data_dir / split).lines() if (data_dir / split).is_dir() else ():
+                say(line)
         say(f"text: using what is in {data_dir / 'train'} ({_how_much(listing)})")
         return TextStatus([], changes=False)
     sources = open_sources(config)
@@ -288,7 +303,7 @@ def _refuse_mixing(config: PrepareConfig) -> None:
         foreign = sorted(name for name in names if not name.startswith("."))
         if foreign and not is_own_folder(Path(folder)):
             raise DataError(
-                f"{data_dir} holds {Path(folder, foreign[0]).relative_to(data_dir)}, and the built-in stories are "
-                f"not mixed into it; put text into {data_dir / 'train'} or name it with --source, or give another "
-                "--data-dir for the stories"
+                f"{Path(folder, foreign[0])} is not litmoe's, and the built-in stories are not mixed into a folder of "
+                f"yours; move text to train on into {data_dir / 'train'}, or name it with --source, or give another "
+                "--data-dir"
             )
