@@ -209,7 +209,7 @@ def test_a_bomb_is_a_stream(tmp_path: Path, codec: str) -> None:
 PROSE = {
     "english": "The cat sat on the mat. It was 3 o'clock.\n",
     "russian": "Кошка сидела на ковре. Было 3 часа.\n",
-    "chinese": "一只猫坐在垫子上。现在是三点钟了。我们在一起很高兴，大家都好。\n",
+    "chinese": "一只猫坐在垫子上。现在是三点钟了。我们在一起很高兴。大家都好。\n",
     "japanese": "猫はマットの上に座った。 三時だった。\r\n",
     "mixed": "Hello мир 你好 ünïcode 😀\n",
 }

@@ -27,8 +27,8 @@ class PrepareConfig:
     """The tokenizer's folder."""
     val_fraction: float = 0.05
     """Share of the documents to validate on, where the source has no split of its own."""
-    max_documents: int | None = None
-    """Read at most this many documents in total."""
+    max_documents: int | list[int | None] | None = None
+    """Read at most this many documents in total; or so many of each ``source``, a number for each (null: all)."""
     document_boundaries: Literal["auto", "file", "blank-line"] = field(
         default="auto", metadata={FORMERLY: "split"}
     )

@@ -144,6 +144,8 @@ def _value(option: Option, hint: Any) -> Any:
     if typing.get_origin(hint) is list and values:
         alone = len(values) == 1 and values[0][:1] == "[" and values[0][-1:] == "]"
         return values[0] if alone else values
+    if len(values) > 1 and any(typing.get_origin(member) is list for member in typing.get_args(hint)):
+        return values
     if not values:
         if hint is bool or bool in typing.get_args(hint):
             return True

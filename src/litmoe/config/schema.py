@@ -204,7 +204,7 @@ class PrepareOnDemand:
     """As for ``litmoe prepare``."""
     vocab_size: int = 4096
     """As for ``litmoe prepare``."""
-    max_documents: int | None = None
+    max_documents: int | list[int | None] | None = None
     """As for ``litmoe prepare``."""
 
 

@@ -61,9 +61,10 @@ def open_sources(config: PrepareConfig) -> list[Source]:
         DataError: A name is neither built in nor a file or folder with text in it.
     """
     sources = []
-    for name in config.source:
+    for number, name in enumerate(config.source):
         if name == "sample":
-            sources.append(sample(config.max_documents, config.seed))
+            most = config.max_documents
+            sources.append(sample(most[number] if isinstance(most, list) else most, config.seed))
         elif name == "tinystories":
             sources.append(tiny_stories())
         else:

@@ -124,11 +124,13 @@ def _check(config: PrepareConfig) -> None:
             f"--max-documents has {len(most)} numbers for {len(config.source)} sources; give one for all "
             "together, or one for each --source (null: all of it)"
         )
-    for number in most if isinstance(most, list) else [most]:
-        if number is not None and number < 2:
-            raise ConfigError(
-                f"--max-documents is {number}; give 2 or more: one to train on, one to validate"
-            )
+    numbers = most if isinstance(most, list) else [most]
+    fewest, why = (
+        (2, "one to train on, one to validate") if len(numbers) == 1 else (1, "or leave out a source")
+    )
+    for number in numbers:
+        if number is not None and number < fewest:
+            raise ConfigError(f"--max-documents is {number}; give {fewest} or more: {why}")
     _refuse_source_in_data(config)
 
 
@@ -174,31 +176,38 @@ def _choose_tokenizer(config: PrepareConfig, text_changes: bool, say: Say) -> di
         making = {"made_by": "copy", "name": str(Path(wanted).resolve())}
     else:
         making = {"made_by": "fetch", "name": wanted}
-    record = tokenizer_record(directory) if there else None
-    if making["made_by"] == "fetch" and (record is None or record.get("name") != wanted):
+    if there and _is_there(config, making, text_changes):
+        say(f"tokenizer: already in {directory}")
+        return None
+    if making["made_by"] == "fetch":
         download_tokenizer(wanted)
-    if not there:
-        return making
+    return making
 
-    # Another tokenizer is there: is it the one that is asked for?
+
+def _is_there(config: PrepareConfig, making: dict[str, Any], text_changes: bool) -> bool:
+    """Whether the tokenizer that is there is the one that is asked for, and not one to replace.
+
+    Raises:
+        DataError: It is another one, and may not be replaced.
+    """
+    directory = config.tokenizer_dir
+    record = tokenizer_record(directory)
     if record is None:
         raise DataError(
             f"{directory} holds a tokenizer that litmoe did not make; leave out --tokenizer to use it, or give "
             "another --tokenizer-dir"
         )
     same = all(record.get(key) == value for key, value in making.items())
-    if same and wanted == "train":
+    if same and making["made_by"] == "train":
         same = not text_changes and record.get("text") == text_fingerprint(config.data_dir)
     if same:
         open_tokenizer(directory)
-        say(f"tokenizer: already in {directory}")
-        return None
-    if not config.force:
+    elif not config.force:
         raise DataError(
             f"{directory} holds another tokenizer ({_how_made(record)}); leave out --tokenizer to use it, give "
             "another --tokenizer-dir, or use --force to replace it"
         )
-    return making
+    return same
 
 
 def _how_made(record: dict[str, Any]) -> str:

@@ -231,7 +231,7 @@ def _difference(record: dict[str, Any], request: dict[str, Any], inputs: list[di
 
 def _refuse_reading_options(config: PrepareConfig) -> None:
     defaults = PrepareConfig()
-    for name in ("split", "text_field", "max_documents", "seed"):
+    for name in ("document_boundaries", "text_field", "max_documents", "seed"):
         if getattr(config, name) != getattr(defaults, name):
             raise DataError(
                 f"--{name.replace('_', '-')} works on text read with --source, not on the text that lies in "
@@ -303,7 +303,7 @@ def _refuse_mixing(config: PrepareConfig) -> None:
         foreign = sorted(name for name in names if not name.startswith("."))
         if foreign and not is_own_folder(Path(folder)):
             raise DataError(
-                f"{Path(folder, foreign[0])} is not litmoe's, and the built-in stories are not mixed into a folder of "
-                f"yours; move text to train on into {data_dir / 'train'}, or name it with --source, or give another "
-                "--data-dir"
+                f"{Path(folder, foreign[0])} is not litmoe's, and the built-in stories are not mixed into folders "
+                f"of others; move text to train on into {data_dir / 'train'}, or name it with --source, or give "
+                "another --data-dir"
             )
