@@ -1,7 +1,7 @@
 """The model of a run as a `litgpt.Config`: read, checked, and fitted to the way its experts are balanced."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +9,36 @@ from litgpt import Config
 
 from litmoe.config.files import read_written
 from litmoe.config.load import build, checked_settings
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError
 from litmoe.messages import nearest, one_line
-
-_MOE_FIELDS = (
-    "n_expert",
-    "n_expert_per_token",
-    "n_shared_expert",
-    "n_expert_groups",
-    "first_k_dense_replace",
-)
+from litmoe.model.checks import check_fields, check_layer
 
 
-def load_model_config(source: Mapping[str, Any] | Path) -> Config:
+@dataclass
+class _Fields(Config):
+    """The fields of a `litgpt.Config` as they were written: nothing derived from others, nothing asserted."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+def load_model_config(source: Mapping[str, Any] | Path, where: str = "model_config") -> Config:
     """A model configuration from a YAML file or from its fields.
 
     Raises:
-        LitMoEError: unreadable, an unknown or ineffective field, a wrong type, or an impossible combination.
+        ConfigError: unreadable, an unknown or ineffective field, a wrong type, or an impossible combination.
     """
-    where = str(source) if isinstance(source, Path) else "model_config"
+    where = str(source) if isinstance(source, Path) else where
     given = read_written(source) if isinstance(source, Path) else source
-    settings = checked_settings(given, Config, f"{where}: ")
+    written = build(_Fields, checked_settings(given, Config, f"{where}: "))
     try:
-        config = build(Config, settings)
+        check_fields(written)
+        config = Config(**{f.name: getattr(written, f.name) for f in fields(Config)})
+        check_layer(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     except (AssertionError, ValueError, ZeroDivisionError) as error:
-        raise LitMoEError(f"{where}: impossible model: {one_line(error) or 'sizes do not divide'}") from error
-    _check(config, where)
+        raise ConfigError(f"{where}: impossible model: {one_line(error) or 'sizes do not divide'}") from error
     return config
 
 
@@ -42,15 +46,13 @@ def named_model_config(name: str) -> Config:
     """One of LitGPT's models by its name.
 
     Raises:
-        LitMoEError: no such model.
+        ConfigError: no such model.
     """
     from litgpt.config import name_to_config
 
     if name not in name_to_config:
-        raise LitMoEError(f"model_name {name!r} is none of LitGPT's models{nearest(name, name_to_config)}")
-    config = Config.from_name(name)
-    assert config is not None
-    return config
+        raise ConfigError(f"model_name {name!r} is none of LitGPT's models{nearest(name, name_to_config)}")
+    return load_model_config(name_to_config[name], f"model_name {name}")
 
 
 def with_correction_bias(config: Config) -> Config:
@@ -58,36 +60,15 @@ def with_correction_bias(config: Config) -> Config:
 
     As many groups as experts, all of them chosen, restrict nothing: this is the router of loss-free balancing
     (arXiv 2408.15664), in fields that LitGPT reads.
+
+    Raises:
+        ConfigError: fewer than two experts, which LitGPT has no such router for.
     """
     if config.n_expert_groups:
         return config
     every = config.n_expert
+    if every < 2:
+        raise ConfigError(f"moe.balance: bias needs two experts or more, the model has n_expert {every}")
     return replace(
         config, n_expert_groups=every, n_topk_groups=every, n_topk_scores_per_group=1, norm_topk_prob=True
     )
-
-
-def _check(config: Config, where: str) -> None:
-    sizes = ["block_size", "n_layer", "n_embd", "n_head", "vocab_size", "padded_vocab_size", "head_size"]
-    for name in (*sizes, "n_query_groups", "intermediate_size", "moe_intermediate_size"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise LitMoEError(f"{where}: {name} must be greater than 0, got {value}")
-    if config.mlp_class_name != "LLaMAMoE":
-        default = Config()
-        for name in _MOE_FIELDS:
-            if getattr(config, name) != getattr(default, name):
-                raise LitMoEError(
-                    f"{where}: {name} has no effect with mlp_class_name {config.mlp_class_name}: "
-                    "set mlp_class_name: LLaMAMoE, or remove it"
-                )
-        return
-    if config.n_expert <= 0:
-        raise LitMoEError(f"{where}: LLaMAMoE needs n_expert greater than 0, got {config.n_expert}")
-    if not 0 < config.n_expert_per_token <= config.n_expert:
-        raise LitMoEError(
-            f"{where}: n_expert_per_token must be from 1 to n_expert {config.n_expert}, "
-            f"got {config.n_expert_per_token}"
-        )
-    if config.n_shared_expert and not config.moe_intermediate_size:
-        raise LitMoEError(f"{where}: n_shared_expert needs moe_intermediate_size")
