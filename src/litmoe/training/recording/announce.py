@@ -8,6 +8,7 @@ import torch
 
 from litmoe.config import TrainArgs
 from litmoe.messages import readable
+from litmoe.model.advice import advice
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
 from litmoe.model.moe.experts import Experts
 from litmoe.model.precision import product_dtype
@@ -133,9 +134,10 @@ def _notes(run: Run) -> Iterator[str]:
     flat = config.schedule.name == "constant" or horizon.warmup_steps == horizon.steps
     if flat and config.train.min_lr not in (TrainArgs().min_lr, run.peak_lr):
         yield f"train.min_lr {config.train.min_lr:g} has no effect: the learning rate does not decay"
+    yield from advice(run.model_config, config.moe)
     yield from prompt_notes(run)
-    if run.fabric.device.type == "cpu" and (advice := thread_advice(torch.get_num_threads())) is not None:
-        yield advice
+    if run.fabric.device.type == "cpu" and (crowded := thread_advice(torch.get_num_threads())) is not None:
+        yield crowded
 
 
 def _experts(run: Run) -> str:
