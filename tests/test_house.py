@@ -42,7 +42,6 @@ UNDOCUMENTED: set[str] = {
     "litmoe.training.batches.WindowBatches.training",
     "litmoe.training.batches.WindowBatches.validation",
     "litmoe.training.recording.metrics_file.MetricsFile.close",
-    "litmoe.wandb.bundle.Bundle.fingerprint",
 }
 """Public names that lack a docstring for now. To be emptied."""
 

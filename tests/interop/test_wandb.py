@@ -1,4 +1,4 @@
-"""Weights & Biases without a network: what was put down is read back, what comes down is checked."""
+"""Weights & Biases without a network: what was saved is read back, what is fetched is checked."""
 
 import csv
 import json
@@ -92,7 +92,7 @@ def artifacts(folder: Path) -> list[Any]:
     return [r.artifact for r in records(folder) if r.WhichOneof("record_type") == "artifact"]
 
 
-def put_down(artifact: Any, folder: Path) -> None:
+def saved_files_to(artifact: Any, folder: Path) -> None:
     """The files that an offline run would upload, as they would be downloaded."""
     for entry in artifact.manifest.contents:
         (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def test_the_script_uploads_without_tokenizing(corpus: Path, tmp_path: Path) -> 
     script = Path(__file__).parents[2] / "wandb_dataset.py"
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("put down dataset-custom_text (")
+    assert done.stdout.startswith("saved dataset-custom_text offline (")
     (artifact,) = artifacts(tmp_path / "wandb")
     assert artifact.name == "dataset-custom_text" and set(artifact.aliases) == {"latest", "one", "two"}
     assert before == {path: path.stat().st_mtime_ns for path in corpus.rglob("tokens.bin")}
@@ -166,7 +166,7 @@ def test_a_wrong_or_missing_data_set_is_refused(corpus: Path, tmp_path: Path) ->
 
 
 class Server:
-    """W&B's answers, from what an offline run has put down."""
+    """W&B's answers, from what an offline run has saved."""
 
     def __init__(self, artifact: Any) -> None:
         self.artifact_record = artifact
@@ -183,7 +183,7 @@ class Server:
 
     def download(self, root: str, skip_cache: bool) -> None:
         self.downloads += 1
-        put_down(self.artifact_record, Path(root))
+        saved_files_to(self.artifact_record, Path(root))
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_what_does_not_match_its_fingerprint_is_refused(
 ) -> None:
     def refuses(message: str, change: Callable[[Path], Any]) -> None:
         def download(root: str, skip_cache: bool) -> None:
-            put_down(server.artifact_record, Path(root))
+            saved_files_to(server.artifact_record, Path(root))
             change(Path(root))
 
         monkeypatch.setattr(server, "download", download)
@@ -268,7 +268,7 @@ def test_what_does_not_match_its_fingerprint_is_refused(
 
 
 def test_a_bundle_that_lists_a_way_out_is_refused(server: Server, tmp_path: Path) -> None:
-    put_down(server.artifact_record, tmp_path / "bundle")
+    saved_files_to(server.artifact_record, tmp_path / "bundle")
     listing = json.loads((tmp_path / "bundle" / "dataset.json").read_text())
     listing["files"]["../outside"] = {"size": 0, "sha256": ""}
     (tmp_path / "bundle" / "dataset.json").write_text(json.dumps(listing))

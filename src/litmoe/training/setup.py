@@ -13,6 +13,7 @@ from litmoe.data.listing import has_text
 from litmoe.data.prepare import prepare
 from litmoe.data.prepared_text import RECORD
 from litmoe.data.tokenizer import load_tokenizer
+from litmoe.distributed.collective import is_first_process
 from litmoe.errors import ConfigError
 from litmoe.messages import Say
 from litmoe.model.config import load_model_config, named_model_config, with_correction_bias
@@ -28,8 +29,8 @@ from litmoe.training.recording.events import EventLog
 from litmoe.training.recording.loggers import check_logger
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon, horizon
-from litmoe.wandb.datasets import Dataset, check_reference, fetch_dataset, point_to
-from litmoe.wandb.run import model_artifact_name
+from litmoe.wandb.datasets import Dataset, fetch_dataset, point_to
+from litmoe.wandb.run import check_run
 
 
 def set_up(config: TrainConfig, events: EventLog | None = None) -> Run:
@@ -49,11 +50,9 @@ def set_up(config: TrainConfig, events: EventLog | None = None) -> Run:
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
         raise ConfigError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
     data_class = find_class(config.data, "data", "litgpt.data", DataModule)
-    if config.wandb_dataset is not None:
-        check_reference(config.wandb_dataset)
     check_logger(config)
-    if config.wandb_checkpoints:
-        model_artifact_name(model_config.name)
+    if is_first_process():
+        check_run(config, model_config.name)
 
     # devices
     config, fabric = start_devices(config, events.say)

@@ -1,6 +1,6 @@
-"""A prepared data set as one set of files that can be sent away and checked where it arrives.
+"""A prepared data set as one set of files that can be sent and checked where it arrives.
 
-The files keep their places below the data folder; the tokenizer comes along as ``tokenizer/``. ``dataset.json``
+The files keep their places below the data folder; the tokenizer is added as ``tokenizer/``. ``dataset.json``
 lists size and SHA-256 of every file, the counts, and one fingerprint over it all.
 """
 
@@ -11,14 +11,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from litmoe.data.freshness import why_stale
-from litmoe.data.listing import has_text
+from litmoe.data.listing import has_text, list_text
 from litmoe.data.prepared_text import RECORD
 from litmoe.data.store_record import OWN_FILES, STORE, portable, read_record
 from litmoe.data.token_store import TokenStore, text_files
 from litmoe.data.tokenizer import OWN_FILES as TOKENIZER_FILES
 from litmoe.data.tokenizer import tokenizer_fingerprint
-from litmoe.errors import LitMoEError
-from litmoe.messages import one_line
+from litmoe.errors import DataError
+from litmoe.messages import one_line, readable
 
 DESCRIPTION = "dataset.json"
 TOKENIZER = "tokenizer"
@@ -27,13 +27,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Bundle:
-    """The files of a data set, by their names in the bundle, and what is to be said of them."""
+    """The files of a data set by their names in the bundle, and its description."""
 
     files: dict[str, Path]
     description: dict[str, Any]
 
     @property
     def fingerprint(self) -> str:
+        """A hash over the names, sizes and contents of all files."""
         return str(self.description["fingerprint"])
 
 
@@ -41,7 +42,7 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
     """The bundle of a prepared data folder, as it stands: nothing is tokenized.
 
     Raises:
-        LitMoEError: not prepared, changed since, or tokenized with another tokenizer.
+        DataError: not prepared, changed since, or tokenized with another tokenizer.
     """
     splits: dict[str, Any] = {}
     files: dict[str, Path] = {}
@@ -54,7 +55,7 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
         record, _ = read_record(store_dir)
         assert record is not None  # it has just been opened
         if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source_dir, source):
-            raise LitMoEError(f"{store_dir} is out of date ({reason}): run litmoe prepare first")
+            raise DataError(f"{store_dir} is out of date ({reason}): run litmoe prepare first")
         splits[split] = {
             "documents": store.n_documents,
             "tokens": store.n_tokens,
@@ -81,15 +82,28 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
     return Bundle(files, description)
 
 
+def not_sent(data_dir: Path, bundle: Bundle) -> list[str]:
+    """What lies below a data folder and is not in its bundle, in lines with names and sizes."""
+    listing = list_text(data_dir)
+    sent = {path.absolute() for path in bundle.files.values()}
+    others = [path for path in listing.files if path.absolute() not in sent]
+    lines = listing.lines()
+    if others:
+        size = readable(sum(path.stat().st_size for path in others))
+        names = ", ".join(listing.name(path) for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        lines.append(f"{data_dir}: {len(others)} text files outside train/ and val/ ({names}), {size}")
+    return lines
+
+
 def check_bundle(folder: Path, fingerprint: str | None = None) -> dict[str, Any]:
     """The description of a bundle whose files are all there, and nothing else, as they were sent.
 
     Args:
         folder: where it lies.
-        fingerprint: what it was announced with; None: only what it says of itself.
+        fingerprint: the one announced by whoever sent it; None: the one in its own description.
 
     Raises:
-        LitMoEError: not a bundle, a file is missing, changed, foreign or a link, or the fingerprint is another.
+        DataError: not a bundle, a file is missing, changed, foreign or a link, or the fingerprint is another.
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -98,22 +112,22 @@ def check_bundle(folder: Path, fingerprint: str | None = None) -> dict[str, Any]
             for n, f in description["files"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LitMoEError(f"{folder}: not a data set of litmoe: {DESCRIPTION}: {one_line(error)}") from error
+        raise DataError(f"{folder}: not a data set of litmoe: {DESCRIPTION}: {one_line(error)}") from error
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     foreign = sorted(
         name for name in there - {DESCRIPTION, *listing} if not name.rpartition("/")[2].startswith(".")
     )
     if foreign:
-        raise LitMoEError(f"{folder}: {foreign[0]} is not a file of this data set")
+        raise DataError(f"{folder}: {foreign[0]} is not a file of this data set")
     for name, seen in listing.items():
         path = folder / inside(name)
         if not path.is_file() or path.is_symlink():
-            raise LitMoEError(f"{folder}: {name} is missing")
+            raise DataError(f"{folder}: {name} is missing")
         if _seen(path) != seen:
-            raise LitMoEError(f"{folder}: {name} is not the file that was sent: fetch the data set again")
+            raise DataError(f"{folder}: {name} is not the file that was sent: fetch the data set again")
     found = _fingerprint(listing)
     if found != description.get("fingerprint") or (fingerprint is not None and found != fingerprint):
-        raise LitMoEError(
+        raise DataError(
             f"{folder}: the fingerprint does not match: this is not the data set that was announced"
         )
     return dict(description)
@@ -123,22 +137,22 @@ def inside(name: str) -> str:
     """A file's name that stays below the folder it is put in, on every system.
 
     Raises:
-        LitMoEError: it would lead out of it.
+        DataError: it would lead out of it.
     """
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if not name or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise LitMoEError(f"the file name {name!r} leads out of the target folder: refused")
+        raise DataError(f"the file name {name!r} leads out of the target folder: refused")
     return name
 
 
 def _seen(path: Path) -> dict[str, Any]:
-    """Size and hash of a file; of a store's record only what does not change by being copied or looked at."""
+    """Size and hash of a file; of a store's record only what copying and reading do not change."""
     if path.name == STORE:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             content = json.dumps(portable(record), sort_keys=True, ensure_ascii=False).encode()
             return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        except (ValueError, KeyError, TypeError):  # no record of ours: then every byte counts
+        except (ValueError, KeyError, TypeError):  # not litmoe's record: then every byte counts
             pass
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

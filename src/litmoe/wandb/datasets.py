@@ -1,32 +1,26 @@
-"""Data sets through Weights & Biases: up as an Artifact, down again checked, used by a run."""
+"""Data sets through Weights & Biases: uploaded as an Artifact, fetched and checked, used by a run."""
 
 import json
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from litmoe.config import TrainConfig
-from litmoe.errors import LitMoEError
-from litmoe.files import only_one_process
-from litmoe.messages import one_line
-from litmoe.wandb.bundle import DESCRIPTION, TOKENIZER, bundle_of, check_bundle, inside
-from litmoe.wandb.names import (
-    Reference,
-    check_aliases,
-    check_artifact,
-    check_entity,
-    check_project,
-    parse_reference,
-)
+from litmoe.errors import DataError, DiskFullError, LitMoEError
+from litmoe.files import is_disk_full, only_one_process, reason_of, replacing_folder
+from litmoe.messages import Say, one_line, readable, silent
+from litmoe.progress_bar import watched
+from litmoe.wandb.access import check_access, import_wandb, mode, project_name, unreachable
+from litmoe.wandb.bundle import DESCRIPTION, TOKENIZER, bundle_of, check_bundle, inside, not_sent
+from litmoe.wandb.names import Reference, check_aliases, check_artifact, parse_reference
 
-Say = Callable[[str], None]
-
-DATASET, MODEL = "dataset", "model"
+DATASET = "dataset"
 
 
 @dataclass(frozen=True)
@@ -49,24 +43,22 @@ def check_upload(artifact: str, aliases: Sequence[str] = ()) -> None:
     """Everything that can be known to go wrong with an upload, before any work starts.
 
     Raises:
-        LitMoEError: wandb is not installed, or a name is against W&B's rules.
+        LitMoEError: a name is against W&B's rules, or what :func:`litmoe.wandb.access.check_access` finds.
     """
-    import_wandb()
     check_artifact(artifact)
     check_aliases(aliases)
-    check_project(project_name())
-    if entity := os.environ.get("WANDB_ENTITY"):
-        check_entity(entity)
+    check_access()
 
 
 def upload_dataset(
-    data_dir: Path, tokenizer_dir: Path, artifact: str, aliases: Sequence[str] = (), say: Say = print
+    data_dir: Path, tokenizer_dir: Path, artifact: str, aliases: Sequence[str] = (), say: Say = silent
 ) -> str:
-    """Upload a prepared data set as an Artifact of type ``dataset``; with ``WANDB_MODE=offline`` put it down for
-    ``wandb sync``.
+    """Upload a prepared data set as an Artifact of type ``dataset``.
+
+    With ``WANDB_MODE=offline`` it is saved on this machine, for ``wandb sync``.
 
     Args:
-        data_dir: the prepared data folder: all of its text and token stores go along.
+        data_dir: the prepared data folder: all of its text and token stores are sent.
         tokenizer_dir: the tokenizer that its stores were made with.
         artifact: the Artifact's name.
         aliases: besides ``latest``.
@@ -80,13 +72,18 @@ def upload_dataset(
     """
     check_upload(artifact, aliases)
     bundle = bundle_of(data_dir, tokenizer_dir)
+    for line in not_sent(data_dir, bundle):
+        say(f"not uploaded: {line}")
     wandb = import_wandb()
     metadata = {key: value for key, value in bundle.description.items() if key != "files"}
     with tempfile.TemporaryDirectory(prefix="litmoe-wandb-") as scratch:
         listing = Path(scratch, DESCRIPTION)
         listing.write_text(json.dumps(bundle.description, indent=1) + "\n", encoding="utf-8")
         try:
-            run = wandb.init(project=project_name(), job_type="prepare", settings=_settings(wandb))
+            # An id of its own: WANDB_RUN_ID may name a run that trains.
+            run = wandb.init(
+                project=project_name(), job_type="prepare", id=uuid.uuid4().hex[:8], settings=_settings(wandb)
+            )
             try:
                 sent = wandb.Artifact(artifact, type=DATASET, metadata=metadata)
                 for name, path in {**bundle.files, DESCRIPTION: listing}.items():
@@ -98,19 +95,18 @@ def upload_dataset(
                 run.finish()
         except Exception as error:  # wandb's errors, and those of what it stands on, share no base class
             raise LitMoEError(unreachable(error)) from error
-    size = sum(path.stat().st_size for path in bundle.files.values())
-    what = f"{len(bundle.files) + 1} files, {size / 1e6:,.1f} MB, fingerprint {bundle.fingerprint[:12]}"
+    size = readable(sum(path.stat().st_size for path in bundle.files.values()))
+    what = f"{len(bundle.files) + 1} files, {size}, fingerprint {bundle.fingerprint[:12]}"
     if run.disabled:
         say(f"WANDB_MODE is disabled: {artifact} ({what}) was not uploaded")
     elif run.offline:
-        folder = Path(run.dir).parent
-        say(f"put down {artifact} ({what}) without a network; upload it with: wandb sync {folder}")
+        say(f"saved {artifact} offline ({what}); upload it with: wandb sync {Path(run.dir).parent}")
     else:
         say(f"uploaded {artifact} ({what}) to {run.entity}/{run.project}")
     return bundle.fingerprint
 
 
-def fetch_dataset(reference: str, artifacts_dir: Path, say: Say = print) -> Dataset:
+def fetch_dataset(reference: str, artifacts_dir: Path, say: Say = silent) -> Dataset:
     """The data set of an Artifact, downloaded once and checked every time.
 
     It lies in ``artifacts_dir/entity/project/name-version``. An Artifact is data from outside: its files' names
@@ -121,32 +117,43 @@ def fetch_dataset(reference: str, artifacts_dir: Path, say: Say = print) -> Data
             not match.
     """
     wanted = parse_reference(reference)
-    version = wanted.alias if re.fullmatch(r"v\d+", wanted.alias) else None
-    found: Any = None
-    if version is None or not _place(artifacts_dir, wanted, version).is_dir():
+    folder, found = _fetched(artifacts_dir, wanted), None
+    if folder is None:
         found = _find(wanted)
         version = str(found.version)
-        if not re.fullmatch(r"v\d+", version):
+        if not _is_version(version):
             raise LitMoEError(f"W&B artifact {wanted}: unexpected version {version!r}")
-    folder = _place(artifacts_dir, wanted, version)
+        folder = _place(artifacts_dir, wanted, version)
     announced = str(found.metadata.get("fingerprint")) if found is not None else None
     with only_one_process(folder, say):
         if not folder.is_dir():
             _download(found, folder, announced, say)
-        description = check_bundle(folder, announced)
-    name = f"{wanted.entity}/{wanted.project}/{wanted.name}:{version}"
-    say(f"data set {name} in {folder}, fingerprint {description['fingerprint'][:12]} as announced")
+        try:
+            description = check_bundle(folder, announced)
+        except LitMoEError as error:
+            raise DataError(f"{error}; remove that folder to fetch the data set again") from error
+    name = (
+        f"{wanted.entity}/{wanted.project}/{folder.name.rpartition('-')[0]}:{folder.name.rpartition('-')[2]}"
+    )
+    say(f"data set {name} in {folder}, fingerprint {description['fingerprint'][:12]}: all files are as sent")
     return Dataset(folder, folder / TOKENIZER, name, description["fingerprint"])
 
 
-def check_reference(reference: str) -> Reference:
+def check_reference(reference: str, artifacts_dir: Path | None = None) -> Reference:
     """Everything that can be known to go wrong with a download, before any work starts.
 
+    Args:
+        reference: the Artifact.
+        artifacts_dir: where fetched data sets lie. A version that lies there needs no server.
+
     Raises:
-        LitMoEError: wandb is not installed, or a name is against W&B's rules.
+        LitMoEError: a name is against W&B's rules, or what :func:`litmoe.wandb.access.check_access` finds.
     """
     import_wandb()
-    return parse_reference(reference)
+    wanted = parse_reference(reference)
+    if artifacts_dir is not None and _fetched(artifacts_dir, wanted) is None and check_access() != "online":
+        raise LitMoEError(_needs_server(wanted))
+    return wanted
 
 
 def point_to(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -156,36 +163,8 @@ def point_to(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return replace(config, data=data, tokenizer_dir=dataset.tokenizer_dir)
 
 
-def import_wandb() -> Any:
-    """The package ``wandb``.
-
-    Raises:
-        LitMoEError: it is not installed.
-    """
-    try:
-        import wandb
-    except ImportError as error:
-        raise LitMoEError(
-            'wandb is not installed: pip install "litmoe[wandb]" (in a checkout: uv sync --extra wandb)'
-        ) from error
-    return wandb
-
-
-def project_name() -> str:
-    """The project to upload to: ``WANDB_PROJECT``, else ``litmoe``."""
-    return os.environ.get("WANDB_PROJECT") or "litmoe"
-
-
-def unreachable(error: Exception) -> str:
-    """What to say when W&B does not answer."""
-    return (
-        f"W&B: {one_line(error)[:200] or type(error).__name__}; check the network and wandb login, "
-        "or set WANDB_MODE=offline"
-    )
-
-
 def _settings(wandb: Any) -> Any:
-    """Quiet: what there is to say, we say; and no half-hour of trying where there is no network."""
+    """Silence wandb's own output, and give up after 60 s without a network."""
     return wandb.Settings(silent=True, console="off", init_timeout=60)
 
 
@@ -194,9 +173,29 @@ def _policy(run: Any) -> str:
     return "mutable" if run.offline else "immutable"
 
 
+def _is_version(alias: str) -> bool:
+    return re.fullmatch(r"v\d+", alias) is not None
+
+
 def _place(artifacts_dir: Path, reference: Reference, version: str) -> Path:
     parts = (reference.entity, reference.project, f"{reference.name}-{version}")
     return artifacts_dir.joinpath(*(re.sub(r"[^\w.-]|^\.+$", "_", part) for part in parts))
+
+
+def _fetched(artifacts_dir: Path, wanted: Reference) -> Path | None:
+    """The folder of a version that was fetched before; None for another, or for an alias, which may move."""
+    if not _is_version(wanted.alias):
+        return None
+    folder = _place(artifacts_dir, wanted, wanted.alias)
+    return folder if folder.is_dir() else None
+
+
+def _needs_server(wanted: Reference) -> str:
+    return (
+        f"W&B artifact {wanted} must be fetched from W&B's server, and WANDB_MODE is "
+        f"{os.environ.get('WANDB_MODE') or 'offline'}: unset it, or name a version that was fetched before, "
+        "such as name:v0"
+    )
 
 
 def _find(wanted: Reference) -> Any:
@@ -206,12 +205,8 @@ def _find(wanted: Reference) -> Any:
         LitMoEError: no server, or no such Artifact.
     """
     wandb = import_wandb()
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode in ("offline", "dryrun", "disabled"):
-        raise LitMoEError(
-            f"W&B artifact {wanted} must be fetched from W&B's server, and WANDB_MODE is {mode}: unset it, "
-            "or name a version that was fetched before, such as name:v0"
-        )
+    if mode() != "online":
+        raise LitMoEError(_needs_server(wanted))
     try:
         return wandb.Api().artifact(str(wanted), type=DATASET)
     except Exception as error:  # as above
@@ -225,21 +220,36 @@ def _download(found: Any, folder: Path, announced: str | None, say: Say) -> None
     """Fetch an Artifact beside its final place, check it, and rename it into place.
 
     Raises:
+        DiskFullError: the disk has no room for it.
         LitMoEError: a file would leave the folder, or the files are not what was announced.
     """
     for name, entry in found.manifest.entries.items():
         inside(name)
         if entry.ref is not None:
             raise LitMoEError(f"the Artifact's file {name} is a reference to {entry.ref}: refused")
-    building = folder.parent / f".{folder.name}.fetching"
-    shutil.rmtree(building, ignore_errors=True)
     say(f"fetching {found.name} from W&B")
     try:
-        try:
-            found.download(root=str(building), skip_cache=True)
-        except Exception as error:  # as above
-            raise LitMoEError(unreachable(error)) from error
-        check_bundle(building, announced)
-        building.rename(folder)
+        with replacing_folder(folder, ".fetching") as building:
+            with _bars_on_terminals_only():
+                found.download(root=str(building), skip_cache=True)
+            check_bundle(building, announced)
+    except LitMoEError:
+        raise
+    except Exception as error:  # as above
+        if is_disk_full(error):
+            raise DiskFullError(f"{folder}: {reason_of(error)}: free some space") from error
+        raise LitMoEError(unreachable(error)) from error
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keep wandb's count of files out of logs and pipes, where it would be a line every tenth of a second."""
+    wandb = import_wandb()
+    if watched():
+        yield
+        return
+    wandb.termsetup(wandb.Settings(show_info=False), None)
+    try:
+        yield
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        wandb.termsetup(wandb.setup().settings, None)

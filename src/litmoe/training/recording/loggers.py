@@ -7,8 +7,8 @@ from lightning.fabric.loggers.logger import Logger
 
 from litmoe.config import TrainConfig, as_plain
 from litmoe.errors import LitMoEError, MissingExtraError
-from litmoe.messages import one_line
-from litmoe.wandb.datasets import project_name
+from litmoe.messages import Say, one_line, silent
+from litmoe.wandb.run import WandbLogger
 
 
 def check_logger(config: TrainConfig) -> None:
@@ -26,13 +26,14 @@ def check_logger(config: TrainConfig) -> None:
         )
 
 
-def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
+def make_logger(config: TrainConfig, name: str, resume: bool, say: Say = silent) -> Logger | None:
     """Start the logger; None for ``csv``. TensorBoard and MLflow are Lightning's, as LitGPT chooses them.
 
     Args:
         config: the run's.
         name: of the run in the logger.
         resume: whether the run continues an earlier one.
+        say: told what W&B has of it already.
 
     Raises:
         LitMoEError: it refuses to start: a folder that cannot be written, a server that does not answer.
@@ -43,18 +44,17 @@ def make_logger(config: TrainConfig, name: str, resume: bool) -> Logger | None:
     from litgpt.utils import choose_logger
 
     log_args = {key: value for key, value in as_plain(config.log).items() if value is not None}
-    if config.logger_name == "wandb":
-        log_args.setdefault("project", project_name())
     place = {}
-    if config.logger_name == "wandb":  # Lightning would say "here", whatever the environment says
-        place["save_dir"] = os.environ.get("WANDB_DIR", ".")
     if config.logger_name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
         # MLflow 3 refuses the folder that Lightning would choose: it wants a database.
         place["tracking_uri"] = f"sqlite:///{(config.out_dir / 'mlflow.db').resolve().as_posix()}"
     try:
-        logger = choose_logger(
-            config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args, **place
-        )
+        if config.logger_name == "wandb":
+            logger: Logger = WandbLogger(config, resume, say)
+        else:
+            logger = choose_logger(
+                config.logger_name, config.out_dir, name=name, resume=resume, log_args=log_args, **place
+            )
         _ = logger.experiment  # opens its files or its connection, which Lightning puts off to the first row
         logger.log_hyperparams(as_plain(config))
     except LitMoEError:

@@ -11,11 +11,12 @@ from litmoe.messages import readable
 from litmoe.model.moe.layer import MoE
 from litmoe.training.recording.about import RunFile, facts_of, host_memory
 from litmoe.training.recording.loggers import make_logger
-from litmoe.training.recording.metrics_file import METRICS_FILE, MetricsFile, Row, columns
+from litmoe.training.recording.metrics_file import METRICS_FILE, MetricsFile, Row, columns, read_rows
 from litmoe.training.recording.samples_file import append_samples, clear_samples
 from litmoe.training.run import Run
 from litmoe.wandb.run import (
     SampleTable,
+    WandbLogger,
     log_checkpoint,
     model_artifact_name,
     record_dataset,
@@ -43,9 +44,11 @@ class Recorder:
         if not self.active:
             return
         config = run.config
-        self.logger = make_logger(config, name=f"pretrain-{run.model_config.name}", resume=resumed)
+        self.logger = make_logger(
+            config, name=f"pretrain-{run.model_config.name}", resume=resumed, say=run.say
+        )
         self.wandb: Any | None = wandb_run(self.logger)
-        self.table = SampleTable(self.wandb) if self.wandb is not None else None
+        self.table: SampleTable | None = None
         if self.wandb is not None and run.dataset is not None:
             record_dataset(self.wandb, run.dataset.artifact, run.dataset.fingerprint)
         n_moe = sum(isinstance(module, MoE) for module in run.gpt.modules())
@@ -54,6 +57,10 @@ class Recorder:
             columns(n_moe, run.model_config.n_expert),
             resume_step=run.state.step if resumed else None,
         )
+        if isinstance(logger := self.logger, WandbLogger):
+            self.table = SampleTable(logger.experiment, logger.next_step)
+            if resumed:
+                self._log(lambda: logger.catch_up(read_rows(self.metrics.path)))
         self._complete = True
         self.about: RunFile | None = None
         self._record(lambda: self._begin_record(resumed))
