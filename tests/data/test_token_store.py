@@ -313,6 +313,45 @@ def test_a_disk_that_numbers_its_files_anew_is_not_read_every_time(build: Build)
         assert (bytes_read(build) > trusted + size) == is_new and build.said == []
 
 
+def test_files_of_one_name_in_two_folders_are_told_apart(build: Build) -> None:
+    more = build.text_dir / "more"
+    more.mkdir()
+    write(more / "a.txt", ["deep one"])
+    assert decoded(build(), build.tokenizer_dir) == [*DOCUMENTS, "deep one"]
+    assert build().n_documents == 201 and build.said == []
+    write(more / "a.txt", ["deep two"])
+    assert decoded(build(), build.tokenizer_dir)[-1] == "deep two"
+    assert build.said == ["train store rebuilt: more/a.txt changed"]
+
+
+def test_what_is_left_out_or_odd_is_said_when_a_store_is_built(build: Build) -> None:
+    (build.text_dir / "notes.pdf").write_bytes(b"%PDF-1.4")
+    write(build.text_dir / "odd.txt", ["a\x00b"])
+    build()
+    assert len(build.said) == 3 and "notes.pdf" in build.said[1] and "1 control character" in build.said[2]
+    build()
+    assert build.said == []
+
+
+def test_records_are_read_by_their_field(build: Build) -> None:
+    (build.text_dir / "c.jsonl").write_text('{"text": "one", "body": "two"}\n', encoding="utf-8")
+    for path in build.text_dir.glob("*.txt"):
+        path.unlink()
+    for field, expected in (("text", "one"), ("body", "two"), ("body", "two")):
+        store = ensure_store(
+            build.text_dir, build.tokenizer_dir, build.store_dir, say=build.said.append, text_field=field
+        )
+        assert decoded(store, build.tokenizer_dir) == [expected]
+    assert build.said[1:] == ["train store rebuilt: the field with the text changed"]
+
+
+def test_more_validation_text_than_training_text_is_said(tokenizer_dir: Path, tmp_path: Path) -> None:
+    write(tmp_path / "x.txt", DOCUMENTS)
+    said: list[str] = []
+    ensure_stores(tmp_path, tmp_path / "v", tokenizer_dir, say=said.append, val_fraction=0.9)
+    assert "tokens are left to train on" in said[-1] and "--val-fraction" in said[-1]
+
+
 def test_rebuilt_when_tokenizer_or_format_changes(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +414,7 @@ def test_worker_gets_the_name_not_the_tokens(build: Build) -> None:
 
 
 def test_two_stores_of_one_text_share_nothing(text_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
-    write(text_dir / "c.txt", DOCUMENTS[:50])  # duplicates must stay on their side
+    write(text_dir / "c.txt", DOCUMENTS[:50])  # duplicates must stay in their split
     said: list[str] = []
     train, val = ensure_stores(
         text_dir, tmp_path / "val", tokenizer_dir, say=said.append, progress=False, val_fraction=0.2
@@ -386,7 +425,7 @@ def test_two_stores_of_one_text_share_nothing(text_dir: Path, tokenizer_dir: Pat
     # A caller who leaves the fraction out gets the stores as they are.
     again = ensure_stores(text_dir, tmp_path / "val", tokenizer_dir, say=said.append, progress=False)
     assert [store.fingerprint for store in again] == [train.fingerprint, val.fingerprint] and len(said) == 2
-    # In another order, in other files: the same sides.
+    # In another order, in other files: the same splits.
     other = tmp_path / "other"
     other.mkdir()
     write(other / "x.txt", DOCUMENTS[::-1])

@@ -1,13 +1,15 @@
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 
-from litmoe.data.token_store import TokenStore
+from litmoe.data.token_store import TokenStore, ensure_store
 from litmoe.data.windows import Windows, training_batches
+from litmoe.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,25 @@ def test_validation_windows_are_spread_evenly_and_fixed(windows: Windows) -> Non
     assert len(set(chosen.tolist())) == 7 and chosen.tolist() == windows.spread(7).tolist()
     assert np.ptp(np.diff(chosen)) <= 1
     assert windows.spread(10**9).tolist() == list(range(len(windows)))
+
+
+def test_an_id_that_is_no_token_is_one_line_and_the_store_is_made_again(corpus: Path, tmp_path: Path) -> None:
+    """Damage that comes after the store was opened reaches training as a message, never as an index error."""
+    copytree(corpus / "train", tmp_path / "train")
+    store_dir = tmp_path / "train" / "train"
+    windows = Windows(TokenStore.open(store_dir), length=32)
+    with (store_dir / "tokens.bin").open("r+b") as file:
+        file.seek(2 * 40)
+        file.write(b"\xff\xff")
+    assert windows.batch(np.array([0]))[0].shape == (1, 32)
+    with pytest.raises(
+        DataError, match=r"tokens.bin is damaged: it holds id 65,535, and the vocabulary has 512"
+    ):
+        windows.batch(np.array([0, 1]))
+    said: list[str] = []
+    store = ensure_store(tmp_path / "train", corpus / "tokenizer", store_dir, say=said.append)
+    assert "rebuilt: tokens.bin is damaged" in said[0]
+    assert np.array_equal(store.tokens, TokenStore.open(corpus / "train" / "train").tokens)
 
 
 def test_closing_stops_the_threads(windows: Windows) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from litmoe.data.checksums import ChunkHashes
+from litmoe.data.decoding import control_characters
 from litmoe.data.documents import (
     Boundaries,
     Piece,
@@ -53,6 +54,7 @@ class Encoder:
         """Where each document starts, and at last where all end."""
         self.n_bytes = 0
         """UTF-8 bytes of the documents."""
+        self.control_characters = 0
         self.hashes = ChunkHashes()
         """The checksums of what was written."""
         self._batch: list[Piece] = []
@@ -90,8 +92,10 @@ class Encoder:
     def add(self, piece: Piece) -> None:
         """Append a piece; an end-of-text token follows the last one of a document."""
         self._batch.append(piece)
-        size = len(piece.text.encode())
+        raw = piece.text.encode()
+        size = len(raw)
         self.n_bytes += size
+        self.control_characters += control_characters(raw)
         self._batch_bytes += size + 64  # what a document costs even when it is tiny
         if self._batch_bytes > BATCH_BYTES:
             self._encode()
@@ -130,25 +134,33 @@ class Encoder:
 def chosen_documents(
     pieces: Iterable[Piece],
     files: list[Path],
-    side: tuple[Literal["train", "val"], float] | None,
-    split: Boundaries,
+    part: tuple[Literal["train", "val"], float] | None,
+    boundaries: Boundaries,
+    text_field: str,
 ) -> Iterator[Piece]:
-    """Of the documents in ``pieces``, those on one side of the split by hash; all if ``side`` is None.
+    """Of the documents in ``pieces``, those of one split by hash.
+
+    Args:
+        pieces: All documents.
+        files: Where they come from, to be read once more for the rule.
+        part: The split, and the share of documents to validate on; None: all documents.
+        boundaries: Where documents end in .txt files.
+        text_field: Where records have their text.
 
     Raises:
-        DataError: The text has fewer than two different documents, so that one side would be empty.
+        DataError: The text has fewer than two different documents, so that one split would be empty.
     """
-    if side is None:
+    if part is None:
         yield from pieces
         return
-    keys = (key for path in files for key in document_keys(read_documents(path, split)))
-    limit = validation_limit(keys, side[1])
+    keys = (key for path in files for key in document_keys(read_documents(path, boundaries, text_field)))
+    limit = validation_limit(keys, part[1])
     if limit is None:
         raise DataError(one_document(str(files[0].parent), empty=next(iter(pieces), None) is None))
     starts, chosen = True, False
     for piece in pieces:
         if starts:
-            chosen = (document_key(piece.text) < limit) == (side[0] == "val")
+            chosen = (document_key(piece.text) < limit) == (part[0] == "val")
         if chosen:
             yield piece
         starts = piece.ends_document

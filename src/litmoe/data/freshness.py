@@ -24,6 +24,7 @@ from litmoe.data.checksums import (
     some_blocks,
     state_of,
 )
+from litmoe.data.listing import Listing
 from litmoe.data.store_record import (
     CHECKS,
     DOCUMENTS,
@@ -41,16 +42,13 @@ _Source = tuple[Path, dict[str, Any]]
 """A source file and its entry in the record."""
 
 
-def why_stale(
-    store_dir: Path, wanted: dict[str, Any], text_dir: Path, files: list[Path], say: Say = silent
-) -> str | None:
+def why_stale(store_dir: Path, wanted: dict[str, Any], text: Listing, say: Say = silent) -> str | None:
     """None if the store can be reused; else why not, in words, empty if there simply is none yet.
 
     Args:
         store_dir: The store.
         wanted: What it has to be made from: format, tokenizer, rules.
-        text_dir: Where its source files lie.
-        files: Its source files, in order.
+        text: Its source files.
         say: Told before more than a gigabyte is read to compare it.
     """
     if not store_dir.exists() or not any(store_dir.iterdir()):
@@ -63,13 +61,14 @@ def why_stale(
         ("tokenizer", "the tokenizer changed"),
         ("split", "the rule for where documents end changed"),
         ("part", "the rule for splitting off validation text changed"),
+        ("text_field", "the field with the text changed"),
     ):
-        if record["made_from"].get(key) != wanted[key]:
+        if record["made_from"].get(key) != wanted.get(key):
             return words
     known = {entry["name"]: entry for entry in record["files"]}
     sources: list[_Source] = []
-    for path in files:
-        name = path.relative_to(text_dir).as_posix()
+    for path in text.files:
+        name = text.name(path)
         entry = known.pop(name, None)
         if entry is None:
             return f"{name} is new"

@@ -72,6 +72,15 @@ def update_record(directory: Path, record: dict[str, Any]) -> None:
             new.unlink(missing_ok=True)
 
 
+def distrust(directory: Path) -> None:
+    """Have all of a store compared with its checksums at the next look."""
+    record, _ = read_record(directory)
+    if record is not None and CHECKS in record:
+        for check in record[CHECKS].values():
+            check["state"] = {}
+        update_record(directory, record)
+
+
 def disk_time_ns(directory: Path) -> int | None:
     """The present time by the clock of the store's disk; None where nothing can be written."""
     probe = _beside(directory)

@@ -1,4 +1,4 @@
-"""The data module: a folder of text behind LitGPT's interface, backed by token stores."""
+"""The data module: folders of text behind LitGPT's interface, backed by token stores."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +14,22 @@ from torch.utils.data import DataLoader, Dataset
 from litmoe.data.sampler import windows_of
 from litmoe.data.token_store import TokenStore, ensure_stores
 from litmoe.data.windows import Windows
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError, DataError
+from litmoe.messages import Say, silent
 
 
 @dataclass
 class TextFiles(DataModule):
     """Text files tokenized once into memory-mapped stores; any window length is cut from the same store.
 
-    Takes the arguments of ``litgpt.data.TextFiles`` and works in LitGPT's own trainer too. Unlike that one it
+    Takes the arguments of ``litgpt.data.TextFiles`` and works in LitGPT's own trainer too. Unlike that class it
     ends every document with the end-of-text token, notices changed text and a changed tokenizer, shuffles over
     the whole text, and keeps the last windows.
     """
 
     train_data_path: Path
-    """Folder with .txt files for training; documents end at ``<|endoftext|>``, else with their file."""
+    """Folder with text to train on, at any depth; in .txt files documents end at ``<|endoftext|>``, else with the
+    file."""
     val_data_path: Path | None = None
     """The same for validation. None, or without text: some of the training documents, chosen by their hash."""
     seed: int = 42
@@ -35,8 +37,10 @@ class TextFiles(DataModule):
     num_workers: int = 4
     """Threads that read ahead; 0: none."""
     tokenizer_dir: Path | None = None
-    """The tokenizer's folder; litmoe's trainer fills it in, LitGPT's trainer does not know to."""
+    """The tokenizer's folder. litmoe's trainer fills it in; LitGPT's trainer cannot."""
 
+    say: Say = field(default=silent, init=False, repr=False)
+    """Told what is tokenized and why; litmoe's trainer sets it."""
     tokenizer: Tokenizer | None = field(default=None, init=False, repr=False)
     batch_size: int = field(default=1, init=False, repr=False)
     max_seq_length: int = field(default=-1, init=False, repr=False)
@@ -48,11 +52,11 @@ class TextFiles(DataModule):
         for name in ("seed", "num_workers"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
-                raise LitMoEError(f"data.init_args.{name}: expected a whole number from 0, got {value!r}")
+                raise ConfigError(f"data.init_args.{name}: expected a whole number from 0, got {value!r}")
         for name in ("train_data_path", "val_data_path"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | Path):
-                raise LitMoEError(f"data.init_args.{name}: expected a folder, got {value!r}")
+                raise ConfigError(f"data.init_args.{name}: expected a folder, got {value!r}")
         self.train_data_path = Path(self.train_data_path)
         self.val_data_path = Path(self.val_data_path) if self.val_data_path is not None else None
 
@@ -63,6 +67,7 @@ class TextFiles(DataModule):
         max_seq_length: int | None = None,
         **kwargs: Any,
     ) -> None:
+        """Take what the trainer knows; ``tokenizer_dir`` too, where it is litmoe's."""
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.max_seq_length = max_seq_length or -1
@@ -72,7 +77,7 @@ class TextFiles(DataModule):
         """Tokenize what is not yet tokenized, or no longer valid.
 
         Raises:
-            LitMoEError: no text, unreadable text, or no tokenizer.
+            DataError: No text, unreadable text, or no tokenizer.
         """
         self._stores()
 
@@ -80,7 +85,7 @@ class TextFiles(DataModule):
         """Open the stores.
 
         Raises:
-            LitMoEError: a split has less text than one window.
+            DataError: A split has less text than one window.
         """
         train, val = self._stores()
         self.train_windows = self._windows(train, "training")
@@ -100,16 +105,16 @@ class TextFiles(DataModule):
 
     def _stores(self) -> tuple[TokenStore, TokenStore]:
         if self.tokenizer_dir is None:
-            raise LitMoEError("TextFiles needs the tokenizer's folder: set data.init_args.tokenizer_dir")
+            raise ConfigError("TextFiles needs the tokenizer's folder: set data.init_args.tokenizer_dir")
         val_data_path = self.val_data_path or self.train_data_path
         return ensure_stores(
-            self.train_data_path, val_data_path, Path(self.tokenizer_dir), say=print, progress=True
+            self.train_data_path, val_data_path, Path(self.tokenizer_dir), say=self.say, progress=True
         )
 
     def _windows(self, store: TokenStore, split: str) -> Windows:
         windows = Windows(store, self.max_seq_length)
         if len(windows) == 0:
-            raise LitMoEError(
+            raise DataError(
                 f"{store.directory}: {store.n_tokens:,} tokens of {split} text are less than one window of "
                 f"{self.max_seq_length} and its last target: add text, or lower --max-seq-length"
             )
@@ -117,6 +122,8 @@ class TextFiles(DataModule):
 
 
 class _WindowDataset(Dataset[Tensor]):
+    """Windows in a given order, each as (T + 1,) token ids."""
+
     def __init__(self, windows: Windows, order: np.ndarray) -> None:
         self.windows, self.order = windows, order
 

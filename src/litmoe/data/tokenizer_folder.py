@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litmoe.data.documents import END_OF_TEXT
-from litmoe.errors import DataError
+from litmoe.errors import ConfigError, DataError
 from litmoe.files import only_one_process, reason_of, whole_folder
 from litmoe.messages import Say, one_line, silent
 
@@ -95,6 +95,20 @@ def tokenizer_record(directory: Path) -> dict[str, Any] | None:
 def vocabulary_size(tokenizer: "tokenizers.Tokenizer") -> int:
     """The largest id plus one: more than there are tokens where the vocabulary has gaps."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def refuse_small_vocabulary(n_tokens: int, padded_vocab_size: int | None, where: object) -> None:
+    """Refuse a model whose embedding has no row for every token.
+
+    Raises:
+        ConfigError: It has fewer rows.
+    """
+    if padded_vocab_size is not None and n_tokens > padded_vocab_size:
+        raise ConfigError(
+            f"{where}: the tokenizer has {n_tokens:,} tokens, the model's embedding only {padded_vocab_size:,} "
+            f"rows: set vocab_size to {n_tokens} in the model configuration, and padded_vocab_size, if it is "
+            "given there, to as much or more"
+        )
 
 
 def read_folder(directory: Path, where: str, say: Say = silent) -> tuple["tokenizers.Tokenizer", str]:

@@ -1,24 +1,20 @@
 """Windows of text as batches: training windows in the run's order, validation windows in their own.
 
 Assembling a batch is a copy of a few kilobytes out of a memory map, so threads do it: they start at once on every
-system, share the map, and need no guard around the user's script, as worker processes would where they are
-spawned.
+system, share the map, and need no guard around the user's script, as spawned worker processes would.
 """
 
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from mmap import mmap
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from litmoe.data.sampler import Indices, windows_of
-from litmoe.data.store_record import TOKENS
 from litmoe.data.token_store import TokenStore
-from litmoe.errors import LitMoEError
 
 Batch = tuple[Tensor, Tensor]
 """(inputs_BT, targets_BT), int64: the target of a token is the token after it."""
@@ -40,17 +36,12 @@ class Windows:
         """The given windows as (inputs_BT, targets_BT).
 
         Raises:
-            LitMoEError: the tokens' file has been cut short.
+            DataError: The tokens' file has been cut short, or holds ids that are no tokens.
         """
-        tokens = self.store.tokens
-        # A read beyond the end of a mapped file kills the process; asking for the size takes a microsecond.
-        if isinstance(tokens.base, mmap) and tokens.base.size() < tokens.nbytes:
-            raise LitMoEError(
-                f"{self.store.directory / TOKENS} was cut short while it was in use: start again, and it is "
-                "made anew from its text"
-            )
-        rows = [tokens[w * self.length : (w + 1) * self.length + 1] for w in windows.tolist()]
-        both = torch.from_numpy(np.stack(rows).astype(np.int64))
+        ids_BT = np.stack(
+            [self.store.read(w * self.length, (w + 1) * self.length + 1) for w in windows.tolist()]
+        )
+        both = torch.from_numpy(ids_BT.astype(np.int64))
         return both[:, :-1], both[:, 1:]
 
     def spread(self, count: int) -> Indices:

@@ -15,6 +15,7 @@ from litmoe.config import TrainConfig
 from litmoe.data.text_files import TextFiles
 from litmoe.data.windows import Batch, training_batches
 from litmoe.errors import LitMoEError
+from litmoe.messages import Say, silent
 
 
 class Batches(Protocol):
@@ -35,9 +36,14 @@ class Batches(Protocol):
 
 
 def connect_batches(
-    fabric: Fabric, module: DataModule, config: TrainConfig, tokenizer: Tokenizer | None, seq_length: int
+    fabric: Fabric,
+    module: DataModule,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+    seq_length: int,
+    say: Say = silent,
 ) -> Batches:
-    """Prepare a data module for a run.
+    """Prepare a data module for a run; ``say`` is told what is tokenized and why.
 
     Raises:
         LitMoEError: text or tokenizer are missing, unreadable, or too little.
@@ -46,6 +52,7 @@ def connect_batches(
     extra: dict[str, Any] = {}
     if isinstance(module, TextFiles):
         extra["tokenizer_dir"] = config.tokenizer_dir
+        module.say = say
     module.connect(tokenizer=tokenizer, batch_size=micro_batch_size, max_seq_length=seq_length, **extra)
     with fabric.rank_zero_first():
         module.prepare_data()

@@ -12,7 +12,7 @@ from litmoe.config.instantiate import find_class, make
 from litmoe.data.listing import has_text
 from litmoe.data.prepare import prepare
 from litmoe.data.prepared_text import RECORD
-from litmoe.data.tokenizer import load_tokenizer
+from litmoe.data.tokenizer_folder import load_tokenizer, refuse_small_vocabulary, vocabulary_size
 from litmoe.distributed.collective import is_first_process
 from litmoe.errors import ConfigError
 from litmoe.messages import Say
@@ -70,13 +70,12 @@ def set_up(config: TrainConfig, events: EventLog | None = None) -> Run:
     module = make(data_class, section="data", **init_args)
     with fabric.rank_zero_first():
         _prepare_on_demand(config, say)
-    tokenizer = load_tokenizer(config.tokenizer_dir) if config.tokenizer_dir is not None else None
-    if tokenizer is not None and (size := _largest_id(tokenizer) + 1) > model_config.padded_vocab_size:
-        raise ConfigError(
-            f"{config.tokenizer_dir}: the tokenizer has {size:,} tokens, the model's vocabulary only "
-            f"{model_config.padded_vocab_size:,}: raise vocab_size in the model configuration"
+    tokenizer = load_tokenizer(config.tokenizer_dir, say) if config.tokenizer_dir is not None else None
+    if tokenizer is not None:
+        refuse_small_vocabulary(
+            vocabulary_size(tokenizer.processor), model_config.padded_vocab_size, config.tokenizer_dir
         )
-    batches = connect_batches(fabric, module, config, tokenizer, seq_length)
+    batches = connect_batches(fabric, module, config, tokenizer, seq_length, say)
 
     # model and optimizer
     extent = horizon(config.train, seq_length, batches.n_windows)
@@ -225,9 +224,3 @@ def _prepare_on_demand(config: TrainConfig, say: Say) -> None:
         ),
         say,
     )
-
-
-def _largest_id(tokenizer: Tokenizer) -> int:
-    if tokenizer.backend == "huggingface":
-        return max(tokenizer.processor.get_vocab(with_added_tokens=True).values())
-    return int(tokenizer.vocab_size) - 1

@@ -14,7 +14,7 @@ from litmoe.data.freshness import why_stale
 from litmoe.data.listing import has_text, list_text
 from litmoe.data.prepared_text import RECORD
 from litmoe.data.store_record import OWN_FILES, STORE, portable, read_record
-from litmoe.data.token_store import TokenStore, text_files
+from litmoe.data.token_store import TokenStore
 from litmoe.data.tokenizer import OWN_FILES as TOKENIZER_FILES
 from litmoe.data.tokenizer import tokenizer_fingerprint
 from litmoe.errors import DataError
@@ -51,10 +51,10 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
         text_dir, store_dir = data_dir / split, data_dir / split / split
         store = TokenStore.open(store_dir)
         source_dir = text_dir if has_text(text_dir) else data_dir / "train"
-        source = text_files(source_dir)
+        source = list_text(source_dir)
         record, _ = read_record(store_dir)
         assert record is not None  # it has just been opened
-        if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source_dir, source):
+        if reason := why_stale(store_dir, record["made_from"] | {"tokenizer": tokenizer}, source):
             raise DataError(f"{store_dir} is out of date ({reason}): run litmoe prepare first")
         splits[split] = {
             "documents": store.n_documents,
@@ -63,7 +63,7 @@ def bundle_of(data_dir: Path, tokenizer_dir: Path) -> Bundle:
             "store_fingerprint": store.fingerprint,
         }
         if source_dir == text_dir:
-            files |= {f"{split}/{path.relative_to(text_dir).as_posix()}": path for path in source}
+            files |= {f"{split}/{source.name(path)}": path for path in source.files}
         files |= {f"{split}/{split}/{name}": store_dir / name for name in sorted(OWN_FILES)}
     for name in sorted(TOKENIZER_FILES):
         if (tokenizer_dir / name).is_file():
