@@ -1,7 +1,9 @@
 """One tokenizer folder, read alike by tokenizers, LitGPT and Transformers."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import litgpt
 import pytest
@@ -9,7 +11,9 @@ import tokenizers as hf
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.tokenizers import llama_tokenizer, unigram_tokenizer
 
+from litmoe.data.token_store import ensure_store
 from litmoe.data.tokenizer import (
     FILES,
     RECORD,
@@ -20,7 +24,8 @@ from litmoe.data.tokenizer import (
     tokenizer_fingerprint,
     train_tokenizer,
 )
-from litmoe.errors import LitMoEError
+from litmoe.data.tokenizer_folder import refuse_small_vocabulary
+from litmoe.errors import ConfigError, DataError, LitMoEError
 
 TEXTS = ["Once upon a time, there was a little fox.", "The fox didn't sleep. It was 7 o'clock!"] * 20
 GPT2 = Path(__file__).parents[3] / "shared/tokenizers/gpt2"
@@ -116,6 +121,68 @@ def test_training_refuses(tmp_path: Path, size: int, texts: list[str]) -> None:
     assert not (tmp_path / "t").exists()
 
 
+DENSE = {
+    "one letter": "a" * 2_000_000,
+    "no spaces": "etaoinshrdlu" * 100_000,
+    "spaces only": " \n" * 500_000,
+    "Chinese": "".join(chr(0x4E00 + n * n % 5003) for n in range(300_000)),
+    "digits": "".join(str(n) for n in range(150_000)),
+    "signs": "<>=!&|" * 150_000,
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_any_text_trains_in_bounded_time_into_short_tokens(kind: str, tmp_path: Path) -> None:
+    """Each took minutes to hours when a word could have any length: the trainer is quadratic in it."""
+    started = time.process_time()
+    train_tokenizer([DENSE[kind]], 600, tmp_path / "t", progress=False)
+    assert time.process_time() - started < 20
+    tokenizer, _ = open_tokenizer(tmp_path / "t")
+    longest = max(len(tokenizer.decode([number])) for number in tokenizer.get_vocab().values())
+    assert longest <= 65  # with the space before a word
+    sample = DENSE[kind][:5000]
+    assert tokenizer.decode(tokenizer.encode(sample, add_special_tokens=False).ids) == sample
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=60).map(
+            lambda word: word + " "
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_ordinary_text_trains_as_by_the_library_alone(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    """Text without words above 64 characters: the same tokens as with tokenizers' own trainer."""
+    text = "".join(words)
+    folder = tmp_path_factory.mktemp("ordinary") / "t"
+    train_tokenizer([text], 300, folder, progress=False)
+    plain = hf.Tokenizer(hf.models.BPE())
+    plain.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    plain.train_from_iterator([text], trainer)
+    assert hf.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab() == plain.get_vocab()
+
+
+def test_text_of_long_words_has_a_limit_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the trainer's memory; text with spaces goes on."""
+    monkeypatch.setattr("litmoe.data.tokenizer.MAX_DENSE_BYTES", 1000)
+    said: list[str] = []
+    train_tokenizer(TEXTS * 100, 300, tmp_path / "t", progress=False, say=said.append)
+    assert said == []
+    train_tokenizer(["日本語" * 30] * 100, 265, tmp_path / "t", progress=False, say=said.append)
+    assert said == ["tokenizer: trained on the first 1.08 kB of the text"]
+
+
 def test_copy_normalises_a_foreign_tokenizer(trained: Path, tmp_path: Path) -> None:
     """Separate begin and end tokens, limits and padding, as a model's repository has them."""
     source = tmp_path / "source"
@@ -141,6 +208,99 @@ def test_end_token_by_number_only(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((trained / "tokenizer.json").read_bytes())
     (tmp_path / "config.json").write_text('{"eos_token_id": [0, 5]}')
     assert open_tokenizer(tmp_path)[1] == 0
+
+
+def with_files(trained: Path, folder: Path, **files: dict[str, Any]) -> Path:
+    """The tokenizer with other files beside it."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes((trained / "tokenizer.json").read_bytes())
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer_config", {"eos_token": "</s>"}, "tokenizer_config.json of .* names '</s>' as eos_token"),
+        ("special_tokens_map", {"eos_token": {"content": "<eos>"}}, "special_tokens_map.json .* '<eos>'"),
+        ("config", {"eos_token_id": 50256}, "config.json of .* names 50256 as eos_token_id"),
+    ],
+)
+def test_a_named_end_token_that_is_missing_is_an_error(
+    trained: Path, tmp_path: Path, name: str, content: dict[str, Any], message: str
+) -> None:
+    """``<|endoftext|>`` is there, and would do, but it is not what was asked for."""
+    with pytest.raises(DataError, match=message):
+        open_tokenizer(with_files(trained, tmp_path / "t", **{name: content}))
+
+
+def test_ids_that_contradict_the_tokens_named_are_said(trained: Path, tmp_path: Path) -> None:
+    folder = with_files(
+        trained,
+        tmp_path / "t",
+        tokenizer_config={"eos_token": "<|endoftext|>", "bos_token": "a"},
+        generation_config={"eos_token_id": [7, 8], "bos_token_id": 3},
+    )
+    said: list[str] = []
+    assert open_tokenizer(folder, said.append)[1] == 0
+    assert len(said) == 2 and "eos_token_id 7" in said[0] and "has id 0" in said[0]
+    assert "bos_token_id 3" in said[1]
+    said.clear()
+    open_tokenizer(trained, said.append)
+    copy_tokenizer(folder, tmp_path / "copy", say=said.append)
+    open_tokenizer(tmp_path / "copy", said.append)
+    assert len(said) == 2  # by the copying alone; the copy agrees with itself
+
+
+def test_sentencepiece_alone_names_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
+    with pytest.raises(DataError, match=r"only tokenizer.model.*tokenizer.json.*AutoTokenizer") as error:
+        open_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer.json", "vocab.json and merges.txt"])
+def test_a_vocabulary_with_gaps_is_copied_without_a_word(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library prints every missing id, 1.4 MB of them; and what is copied still reads the same."""
+    source = tmp_path / "source"
+    source.mkdir()
+    vocab = {chr(letter): 3 * letter for letter in range(97, 123)} | {"ab": 70_000, "<|endoftext|>": 300_000}
+    if kind == "tokenizer.json":
+        tokenizer = hf.Tokenizer(hf.models.BPE(vocab, [("a", "b")]))
+        tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = hf.decoders.ByteLevel()
+        tokenizer.save(str(source / "tokenizer.json"))
+        capfd.readouterr()
+    else:
+        (source / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+        (source / "merges.txt").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    copy_tokenizer(source, tmp_path / "copy")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/x.txt").write_text("abc", encoding="utf-8")
+    store = ensure_store(tmp_path / "text", tmp_path / "copy", tmp_path / "store")
+    assert store.tokens.tolist() == [70_000, 3 * 99, 300_000] and store.vocab_size == 300_001
+    assert load_tokenizer(tmp_path / "copy").encode("abc", bos=True).tolist() == [300_000, 70_000, 297]
+    shown = capfd.readouterr()
+    assert len(shown.out + shown.err) < 200
+
+
+@pytest.mark.parametrize("make", [llama_tokenizer, unigram_tokenizer])
+def test_a_llama_type_tokenizer_can_be_copied_and_trained_on(make: Any, tmp_path: Path) -> None:
+    copy_tokenizer(make(tmp_path / "source"), tmp_path / "copy")
+    tokenizer, end_id = open_tokenizer(tmp_path / "copy")
+    assert end_id == 2 and load_tokenizer(tmp_path / "copy").bos_id == 2
+    ids = tokenizer.encode("the red", add_special_tokens=False).ids
+    assert tokenizer.decode(ids) == "the red" and len(ids) == 2
+
+
+def test_a_vocabulary_that_is_too_large_for_the_model_names_what_to_set() -> None:
+    refuse_small_vocabulary(512, 512, "t")
+    refuse_small_vocabulary(512, None, "t")
+    with pytest.raises(ConfigError, match=r"513 tokens.*512 rows.*vocab_size to 513.*padded_vocab_size"):
+        refuse_small_vocabulary(513, 512, "t")
 
 
 def broken(folder: Path, name: str, content: str) -> Path:

@@ -20,7 +20,7 @@ from litmoe.data.tokenizer_folder import (
     write_folder,
 )
 from litmoe.errors import ConfigError, DataError
-from litmoe.messages import Say, silent
+from litmoe.messages import Say, readable, silent
 
 __all__ = [
     "FILES",
@@ -109,7 +109,7 @@ def train_tokenizer(
     if not sample.n_bytes:
         raise DataError("there is no text to train a tokenizer on; give --source with text in it")
     if sample.cut:
-        say(f"tokenizer: trained on the first {sample.n_bytes / 1e6:.0f} MB of the text")
+        say(f"tokenizer: trained on the first {readable(sample.n_bytes)} of the text")
     if (size := tokenizer.get_vocab_size()) < vocab_size:
         say(f"tokenizer: the text yields only {size:,} of the {vocab_size:,} tokens asked for")
     made = {"made_by": "train", "vocab_size": vocab_size, **(record or {})}
