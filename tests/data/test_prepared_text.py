@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -176,6 +178,41 @@ def test_shards_hold_the_documents_of_any_records(
                 found.append(document)
                 document = ""
     assert Counter(found) == Counter(expected)
+
+
+# --- sources that change -----------------------------------------------------------------------------------------
+
+
+def test_two_files_of_one_size_and_time_are_exchanged(run: Prepare, tmp_path: Path) -> None:
+    """Size and time of modification cannot tell; a copy that only has another inode is no change."""
+    first, second = tmp_path / "s/train.txt", tmp_path / "s/val.txt"
+    write(first, DOCUMENTS[:60])
+    second.write_bytes(first.read_bytes().replace(b"Story", b"Stori"))
+    for path in (first, second):
+        os.utime(path, ns=(10**18, 10**18))
+    run(source=[str(tmp_path / "s")])
+    copied = tmp_path / "copy"
+    shutil.copy2(first, copied)
+    copied.replace(first)
+    run(source=[str(tmp_path / "s")])
+    assert run.said_something_like("already prepared")
+    first.rename(copied)
+    second.rename(first)
+    copied.rename(second)
+    run.refused("train.txt changed since; use --force", source=[str(tmp_path / "s")])
+    run(source=[str(tmp_path / "s")], force=True)
+    assert run.documents("train")[0].startswith("Stori") and run.documents("val")[0].startswith("Story")
+
+
+def test_a_record_that_names_other_files_is_not_followed(run: Prepare, tmp_path: Path) -> None:
+    """Preparing again removes the files of the record: it may come from elsewhere."""
+    run()
+    victim = put(tmp_path / "precious.txt", "mine")
+    record = json.loads((run.data / "corpus.json").read_text(encoding="utf-8"))
+    record["files"].append({"name": "../precious.txt", "size": 4, "sha256": ""})
+    (run.data / "corpus.json").write_text(json.dumps(record), encoding="utf-8")
+    run.refused("corpus.json is damaged", max_documents=50, force=True)
+    assert victim.read_text() == "mine"
 
 
 # --- what is said, and how documents are divided -----------------------------------------------------------------

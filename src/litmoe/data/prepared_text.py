@@ -1,7 +1,6 @@
 """The text in the data folder: what is there, whose it is, and how new text takes its place.
 
-``corpus.json`` says what prepare wrote. It is what tells prepare's files from a user's own, which are never
-changed. New text is written to ``.preparing/`` and moved from there:
+New text is written to ``.preparing/`` and moved from there:
 
 1. ``.preparing/`` is filled; its own ``corpus.json``, written last, says that it is complete.
 2. The old text (of the old ``corpus.json``) is removed, the new is moved in, then the new ``corpus.json``.
@@ -9,26 +8,31 @@ changed. New text is written to ``.preparing/`` and moved from there:
 A run that dies in 1 leaves rubbish, which the next removes; one that dies in 2 is finished by the next.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import Source, open_sources
+from litmoe.data.corpus_record import (
+    RECORD,
+    SPLITS,
+    difference,
+    inputs_of,
+    read_record,
+    request_of,
+    texts_in,
+)
 from litmoe.data.listing import Listing, has_text, is_own_folder, list_text
 from litmoe.data.text_shards import write_splits
 from litmoe.errors import DataError, DiskFullError, LitMoEError
 from litmoe.files import is_disk_full, reason_of, rename, write_text
 from litmoe.messages import Say, readable, silent
 
-RECORD = "corpus.json"
 _PENDING = ".preparing"
-_SPLITS = ("train", "val")
 
 
 def with_source(config: PrepareConfig) -> PrepareConfig:
@@ -39,9 +43,9 @@ def with_source(config: PrepareConfig) -> PrepareConfig:
     """
     if config.source:
         return config
-    record = _read_record(config.data_dir / RECORD)
+    record = read_record(config.data_dir / RECORD)
     written = {entry["name"] for entry in record["files"]} if record else set()
-    own = [path for name, path in _texts_in(config.data_dir) if name not in written]
+    own = [path for name, path in texts_in(config.data_dir) if name not in written]
     if record is not None and record["request"]["source"] == ["sample"]:
         if own:
             raise DataError(
@@ -82,15 +86,15 @@ def check_text(config: PrepareConfig, say: Say = silent) -> TextStatus:
     if not config.source:
         _refuse_reading_options(config)
         listing = list_text(data_dir / "train")
-        for split in _SPLITS:
+        for split in SPLITS:
             for line in list_text(data_dir / split).lines() if (data_dir / split).is_dir() else ():
                 say(line)
         say(f"text: using what is in {data_dir / 'train'} ({_how_much(listing)})")
         return TextStatus([], changes=False)
     sources = open_sources(config)
-    record = _read_record(data_dir / RECORD)
+    record = read_record(data_dir / RECORD)
     written = {entry["name"]: entry["size"] for entry in record["files"]} if record else {}
-    for name, path in _texts_in(data_dir):
+    for name, path in texts_in(data_dir):
         if name not in written:
             raise DataError(
                 f"{path} was not written by prepare, and stays as it is; leave out --source to use the text in "
@@ -110,17 +114,17 @@ def check_text(config: PrepareConfig, say: Say = silent) -> TextStatus:
                 f"{path} changed since prepare wrote it; move it away to have it written again, or leave out "
                 "--source to use it as it is"
             )
-    difference = _difference(record, _request(config), _inputs(sources))
-    if difference and not config.force:
+    change = difference(record, request_of(config), inputs_of(sources))
+    if change and not config.force:
         raise DataError(
-            f"{data_dir} holds text prepared from {', '.join(record['request']['source'])}, and {difference}; "
+            f"{data_dir} holds text prepared from {', '.join(record['request']['source'])}, and {change}; "
             "use --force to replace it, or give another --data-dir"
         )
-    if difference is None and not missing:
+    if change is None and not missing:
         say(f"text: already prepared in {data_dir} from {', '.join(record['request']['source'])}")
         return TextStatus([], changes=False)
-    say(f"text: prepared again, {difference or f'{missing[0]} is missing'}")
-    return TextStatus(sources, changes=difference is not None)
+    say(f"text: prepared again, {change or f'{missing[0]} is missing'}")
+    return TextStatus(sources, changes=change is not None)
 
 
 def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent) -> None:
@@ -133,7 +137,7 @@ def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent
     for source in sources:
         for note in source.notes:
             say(note)
-    inputs = _inputs(sources)  # before reading: a file that changes meanwhile is noticed next time
+    inputs = inputs_of(sources)  # before reading: a file that changes meanwhile is noticed next time
     try:
         pending.mkdir()
         written = write_splits(sources, config, pending)
@@ -141,7 +145,7 @@ def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent
             say(f"text: {line}")
         record = {
             "written_by": "litmoe prepare",
-            "request": _request(config),
+            "request": request_of(config),
             "inputs": inputs,
             "origins": {source.name: source.origin for source in sources if source.origin},
             "train": {"documents": written.train.documents, "bytes": written.train.n_bytes},
@@ -166,7 +170,7 @@ def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent
 def finish_interrupted(data_dir: Path, say: Say) -> None:
     """Complete or clear away what a killed :func:`replace_text` left."""
     pending = data_dir / _PENDING
-    if _read_record(pending / RECORD) is not None:
+    if read_record(pending / RECORD) is not None:
         say("text: finishing what an interrupted prepare had written")
         _move_in(data_dir)
     elif pending.exists():
@@ -176,7 +180,7 @@ def finish_interrupted(data_dir: Path, say: Say) -> None:
 def _move_in(data_dir: Path) -> None:
     """Step 2 of the module's docstring. May be repeated from any point at which it was cut off."""
     pending = data_dir / _PENDING
-    new, old = _read_record(pending / RECORD), _read_record(data_dir / RECORD)
+    new, old = read_record(pending / RECORD), read_record(data_dir / RECORD)
     assert new is not None
     names = [entry["name"] for entry in new["files"]]
     try:
@@ -196,39 +200,6 @@ def _move_in(data_dir: Path) -> None:
         ) from error
 
 
-def _request(config: PrepareConfig) -> dict[str, Any]:
-    """The settings that decide the text. Paths absolute: the same name elsewhere is another source."""
-    builtin = ("sample", "tinystories")
-    return {
-        "source": [name if name in builtin else Path(name).resolve().as_posix() for name in config.source],
-        "document_boundaries": config.document_boundaries,
-        "text_field": config.text_field,
-        "val_fraction": config.val_fraction,
-        "max_documents": config.max_documents,
-        "seed": config.seed if "sample" in config.source else None,
-    }
-
-
-def _inputs(sources: list[Source]) -> list[dict[str, Any]]:
-    stats = [(path, path.stat()) for source in sources for path in source.files]
-    return [
-        {"path": path.resolve().as_posix(), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        for path, stat in stats
-    ]
-
-
-def _difference(record: dict[str, Any], request: dict[str, Any], inputs: list[dict[str, Any]]) -> str | None:
-    """What distinguishes the recorded request from this one, in words."""
-    for key, value in request.items():
-        if (old := record["request"].get(key)) != value:
-            return f"{key} was {old}, now {value}"
-    before = {entry["path"]: entry for entry in record["inputs"]}
-    for entry in inputs:
-        if before.pop(entry["path"], None) != entry:
-            return f"{entry['path']} changed since"
-    return f"{next(iter(before))} is gone since" if before else None
-
-
 def _refuse_reading_options(config: PrepareConfig) -> None:
     defaults = PrepareConfig()
     for name in ("document_boundaries", "text_field", "max_documents", "seed"):
@@ -237,49 +208,6 @@ def _refuse_reading_options(config: PrepareConfig) -> None:
                 f"--{name.replace('_', '-')} works on text read with --source, not on the text that lies in "
                 f"{config.data_dir / 'train'}; name a source and another --data-dir"
             )
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if all(key in record for key in ("request", "inputs", "files")):
-            if "split" in record["request"]:  # its name in version 0.1.0
-                record["request"]["document_boundaries"] = record["request"].pop("split")
-            return dict(record)
-    except (OSError, ValueError, TypeError):
-        pass
-    raise DataError(
-        f"{path} is damaged, so prepare cannot tell its files from yours; remove it and the text beside it, or "
-        "give another --data-dir"
-    )
-
-
-def text_fingerprint(data_dir: Path) -> str:
-    """A hash of the training text, that of recorded files which are lost included.
-
-    Reads the text only where the record does not have its hash already.
-    """
-    record = _read_record(data_dir / RECORD)
-    known = {entry["name"]: entry for entry in record["files"]} if record else {}
-    digests = {name: entry["sha256"] for name, entry in known.items() if name.startswith("train/")}
-    for name, path in _texts_in(data_dir):
-        if not name.startswith("train/"):
-            continue
-        entry = known.get(name)
-        if entry is None or entry["size"] != path.stat().st_size:
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()
-
-
-def _texts_in(data_dir: Path) -> Iterator[tuple[str, Path]]:
-    """The text files of both splits, with their names in the data folder."""
-    for split in _SPLITS:
-        if (data_dir / split).is_dir():
-            listing = list_text(data_dir / split)
-            yield from ((f"{split}/{listing.name(path)}", path) for path in listing.files)
 
 
 def _how_much(listing: Listing) -> str:

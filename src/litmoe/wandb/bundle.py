@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from litmoe.data.corpus_record import RECORD
 from litmoe.data.freshness import why_stale
 from litmoe.data.listing import has_text, list_text
-from litmoe.data.prepared_text import RECORD
 from litmoe.data.store_record import OWN_FILES, STORE, portable, read_record
 from litmoe.data.token_store import TokenStore
 from litmoe.data.tokenizer import OWN_FILES as TOKENIZER_FILES
