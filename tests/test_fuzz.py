@@ -25,7 +25,7 @@ from litmoe.config.checks import check
 from litmoe.config.describe import settings_of
 from litmoe.config.instantiate import find_class, make
 from litmoe.config.load import load_train_config, parse
-from litmoe.data.formats import read_documents
+from litmoe.data.reading.formats import read_documents
 from litmoe.data.text_files import TextFiles
 from litmoe.data.token_store import TokenStore
 from litmoe.data.tokenizer import copy_tokenizer, load_tokenizer

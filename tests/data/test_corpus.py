@@ -26,7 +26,7 @@ from litmoe.data.documents import (
     documents_in,
     validation_limit,
 )
-from litmoe.data.formats import read_documents, read_text
+from litmoe.data.reading.formats import read_documents, read_text
 from litmoe.errors import LitMoEError
 
 patient = settings(
@@ -334,7 +334,7 @@ def test_hash_split_takes_the_fraction() -> None:
 MEASURE = """
 import sys, tracemalloc
 from pathlib import Path
-from litmoe.data.formats import read_documents
+from litmoe.data.reading.formats import read_documents
 tracemalloc.start()
 size = sum(len(piece.text) for piece in read_documents(Path(sys.argv[1])))
 print(size, tracemalloc.get_traced_memory()[1])

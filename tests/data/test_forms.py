@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litmoe.data.decoding import control_characters, encoding_of
 from litmoe.data.documents import END_OF_TEXT
-from litmoe.data.formats import read_documents
-from litmoe.data.notes import Notes
+from litmoe.data.reading.decoding import control_characters, encoding_of
+from litmoe.data.reading.formats import read_documents
+from litmoe.data.reading.notes import Notes
 from litmoe.errors import DataError
 
 patient = settings(deadline=None, max_examples=60)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from litmoe.data.formats import read_documents
-from litmoe.data.records import Label
+from litmoe.data.reading.formats import read_documents
+from litmoe.data.reading.record_text import Label
 
 RECORDS = [
     {"text": "one", "domain": "law"},

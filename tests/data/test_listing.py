@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import open_sources
-from litmoe.data.listing import has_text, list_text
+from litmoe.data.reading.listing import has_text, list_text
 from litmoe.errors import DataError
 
 

@@ -11,11 +11,11 @@ from typing import Any, Literal, Protocol
 
 from litmoe.config import PrepareConfig
 from litmoe.data.documents import Piece, document_of
-from litmoe.data.formats import members, read_documents
-from litmoe.data.kinds import ALSO_COMPRESSED, READS, bare_stem, form_of
-from litmoe.data.listing import list_text, no_text
-from litmoe.data.notes import Notes
-from litmoe.data.streams import Place
+from litmoe.data.reading.formats import members, read_documents
+from litmoe.data.reading.kinds import ALSO_COMPRESSED, READS, bare_stem, form_of
+from litmoe.data.reading.listing import list_text, no_text
+from litmoe.data.reading.notes import Notes
+from litmoe.data.reading.streams import Place
 from litmoe.errors import DataError
 
 Split = Literal["train", "val"]

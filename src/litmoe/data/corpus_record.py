@@ -13,7 +13,7 @@ from typing import Any
 from litmoe.config import PrepareConfig
 from litmoe.data.checksums import block_hashes, differing, state_of
 from litmoe.data.corpus import Source
-from litmoe.data.listing import list_text
+from litmoe.data.reading.listing import list_text
 from litmoe.errors import DataError
 
 RECORD = "corpus.json"

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 
 from litmoe.data.checksums import ChunkHashes
-from litmoe.data.decoding import control_characters
 from litmoe.data.documents import (
     Boundaries,
     Piece,
     document_key,
     validation_limit,
 )
-from litmoe.data.formats import read_documents
 from litmoe.data.plain_text import PlainText
+from litmoe.data.reading.decoding import control_characters
+from litmoe.data.reading.formats import read_documents
 from litmoe.data.tokenizer_folder import open_tokenizer, vocabulary_size
 from litmoe.data.word_cache import WordCache, splits_like_gpt2
 from litmoe.errors import DataError

@@ -24,7 +24,7 @@ from litmoe.data.checksums import (
     some_blocks,
     state_of,
 )
-from litmoe.data.listing import Listing
+from litmoe.data.reading.listing import Listing
 from litmoe.data.store_record import (
     CHECKS,
     DOCUMENTS,

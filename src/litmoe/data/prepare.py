@@ -8,9 +8,9 @@ from typing import Any
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus_record import RECORD, text_fingerprint
-from litmoe.data.formats import read_documents
-from litmoe.data.listing import has_text
 from litmoe.data.prepared_text import check_text, finish_interrupted, is_sample, replace_text, with_source
+from litmoe.data.reading.formats import read_documents
+from litmoe.data.reading.listing import has_text
 from litmoe.data.store_record import OWN_FILES
 from litmoe.data.token_store import TokenStore, ensure_stores, text_files
 from litmoe.data.tokenizer import (

@@ -26,7 +26,7 @@ from litmoe.data.corpus_record import (
     request_of,
     texts_in,
 )
-from litmoe.data.listing import Listing, has_text, is_own_folder, list_text
+from litmoe.data.reading.listing import Listing, has_text, is_own_folder, list_text
 from litmoe.data.text_shards import write_splits
 from litmoe.errors import DataError, DiskFullError, LitMoEError
 from litmoe.files import is_disk_full, reason_of, rename, write_text

@@ -10,9 +10,9 @@ import numpy as np
 
 from litmoe.data.checksums import ChunkHashes, block_hashes, state_of
 from litmoe.data.encoding import Encoder, chosen_documents
-from litmoe.data.formats import read_documents
-from litmoe.data.listing import Listing
-from litmoe.data.notes import Notes
+from litmoe.data.reading.formats import read_documents
+from litmoe.data.reading.listing import Listing
+from litmoe.data.reading.notes import Notes
 from litmoe.data.store_record import CHECKS, DOCUMENTS, STORE, TOKENS, disk_time_ns, dump
 from litmoe.errors import DataError
 

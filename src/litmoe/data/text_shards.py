@@ -14,10 +14,10 @@ from typing import Any
 
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import Source, SourcePart, Split
-from litmoe.data.decoding import control_characters
 from litmoe.data.documents import END_OF_TEXT, Piece, document_key, validation_limit
 from litmoe.data.encoding import document_keys, one_document
-from litmoe.data.notes import Notes
+from litmoe.data.reading.decoding import control_characters
+from litmoe.data.reading.notes import Notes
 from litmoe.errors import DataError
 from litmoe.messages import readable
 from litmoe.progress_bar import progress_bar

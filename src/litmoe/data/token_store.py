@@ -17,7 +17,7 @@ import numpy as np
 
 from litmoe.data.documents import Boundaries
 from litmoe.data.freshness import why_damaged, why_stale
-from litmoe.data.listing import Listing, has_text, list_text, no_text
+from litmoe.data.reading.listing import Listing, has_text, list_text, no_text
 from litmoe.data.store_building import build_store
 from litmoe.data.store_record import COUNTS, DOCUMENTS, OWN_FILES, TOKENS, distrust, read_record
 from litmoe.data.tokenizer_folder import tokenizer_fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 
 from litmoe import checkpoint
 from litmoe.config.files import read_yaml
-from litmoe.data.formats import read_documents
+from litmoe.data.reading.formats import read_documents
 from litmoe.data.token_store import text_files
 from litmoe.errors import LitMoEError
 

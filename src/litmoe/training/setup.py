@@ -10,8 +10,8 @@ from litgpt.model import GroupedTopkRouter
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.config.instantiate import find_class, make
 from litmoe.data.corpus_record import RECORD
-from litmoe.data.listing import has_text
 from litmoe.data.prepare import prepare
+from litmoe.data.reading.listing import has_text
 from litmoe.data.tokenizer_folder import load_tokenizer, refuse_small_vocabulary, vocabulary_size
 from litmoe.distributed.collective import is_first_process
 from litmoe.errors import ConfigError

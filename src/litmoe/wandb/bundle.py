@@ -12,7 +12,7 @@ from typing import Any
 
 from litmoe.data.corpus_record import RECORD
 from litmoe.data.freshness import why_stale
-from litmoe.data.listing import has_text, list_text
+from litmoe.data.reading.listing import has_text, list_text
 from litmoe.data.store_record import OWN_FILES, STORE, portable, read_record
 from litmoe.data.token_store import TokenStore
 from litmoe.data.tokenizer import OWN_FILES as TOKENIZER_FILES

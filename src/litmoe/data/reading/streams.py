@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from litmoe.data.kinds import HEAD_BYTES, Codec, codec_of
+from litmoe.data.reading.kinds import HEAD_BYTES, Codec, codec_of
 from litmoe.errors import DataError
 from litmoe.files import reason_of
 

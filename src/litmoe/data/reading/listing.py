@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litmoe.data.kinds import ALSO_COMPRESSED, SUFFIXES, has_text_name
+from litmoe.data.reading.kinds import ALSO_COMPRESSED, SUFFIXES, has_text_name
 from litmoe.errors import DataError
 from litmoe.files import reason_of
 from litmoe.messages import readable

@@ -1,7 +1,7 @@
 """The documents of one file: .txt, .jsonl, .json or .parquet, compressed or not, or a .zip of such files.
 
 Text and Parquet files may have any size: they are read in chunks. Of a .jsonl file one line is held at a
-time; a .json file that holds one array is held whole (``records.MAX_JSON_CHARACTERS``). A Parquet file inside
+time; a .json file that holds one array is held whole (``json_files.MAX_JSON_CHARACTERS``). A Parquet file inside
 something compressed is unpacked into a temporary file, because it is not read from its start to its end.
 
 A record is a document, whatever is in it. A .txt file may hold many: :func:`litmoe.data.documents.documents_in`.
@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
-from litmoe.data import kinds
-from litmoe.data.decoding import decoded, encoding_of
 from litmoe.data.documents import Boundaries, Piece, document_of, documents_in
-from litmoe.data.notes import Notes
-from litmoe.data.records import Label, json_file, json_lines, parquet
-from litmoe.data.streams import Place, See, byte_chunks, look_at, opened, reading
+from litmoe.data.reading import kinds
+from litmoe.data.reading.decoding import decoded, encoding_of
+from litmoe.data.reading.json_files import json_file, json_lines
+from litmoe.data.reading.notes import Notes
+from litmoe.data.reading.parquet_files import parquet
+from litmoe.data.reading.record_text import Label
+from litmoe.data.reading.streams import Place, See, byte_chunks, look_at, opened, reading
 from litmoe.errors import DataError
 
 
