@@ -273,6 +273,7 @@ class RandomText:
     n_windows: int | None = None
     fingerprint: str | None = None
     bytes_per_token: float | None = None
+    may_mask = False
 
     def __init__(self, size: tuple[int, int], vocab_size: int, device: torch.device | None = None) -> None:
         self.size, self.vocab_size, self.device = size, vocab_size, device

@@ -4,20 +4,29 @@ import math
 
 import torch
 
+from litmoe.errors import DataError
 from litmoe.model.objective import n_targets
+from litmoe.training.batches import NOTHING_TO_PREDICT
 from litmoe.training.run import Run
 
 
 def validate(run: Run) -> float:
-    """Mean loss over all targets of the run's validation windows, in nats per token."""
+    """Mean loss over all targets of the run's validation windows, in nats per token.
+
+    Raises:
+        DataError: there are none.
+    """
     run.objective.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=run.fabric.device)
+    device = run.fabric.device
+    totals = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     with torch.no_grad():
         for inputs_BT, targets_BT in run.batches.validation(run.micro_batch_size):
             count = n_targets(targets_BT)
             totals += torch.stack([run.objective(inputs_BT, targets_BT).cross_entropy * count, count])
     run.objective.train()
     loss_sum, count = run.fabric.all_reduce(totals, reduce_op="sum").tolist()
+    if not count:
+        raise DataError(NOTHING_TO_PREDICT)
     run.state.val_loss = loss_sum / count
     run.state.best_val_loss = min(run.state.val_loss, run.state.best_val_loss or math.inf)
     return run.state.val_loss
