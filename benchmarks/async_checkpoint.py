@@ -9,9 +9,11 @@ than 15 % of the synchronous time. FOLDER should be on the kind of disk that che
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -106,21 +108,24 @@ def check_same_content(run: Run, writer: CheckpointWriter, folder: Path) -> int:
     return sum(path.stat().st_size for path in (folder / "synchronous").iterdir())
 
 
-def seconds_of_save(
-    run: Run, writer: CheckpointWriter, folder: Path, asynchronous: bool
-) -> tuple[float, float]:
+def seconds_of_save(run: Run, writer: CheckpointWriter, folder: Path) -> tuple[float, float]:
     """Seconds until the next step can start, and the median seconds of a step while the rest is written."""
-    writer.args.asynchronous = asynchronous
     started = time.perf_counter()
     writer.save(run, folder)
     blocked = time.perf_counter() - started
     steps = []
-    while writer._on_its_way is not None and not writer._on_its_way.done():
+    while not (folder / checkpoint.MANIFEST).is_file():
         started = time.perf_counter()
         advance(run)
         steps.append(time.perf_counter() - started)
     writer.wait()
+    shutil.rmtree(folder)
     return blocked, statistics.median(steps or [0.0])
+
+
+def synchronous_of(config: TrainConfig) -> TrainConfig:
+    """The configuration with checkpoints that block training until they are written."""
+    return replace(config, checkpoint=replace(config.checkpoint, asynchronous=False))
 
 
 def seconds_of_step(run: Run) -> float:
@@ -141,7 +146,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.out_dir) as name:
         folder = Path(name)
         run = make_run(folder)
-        with CheckpointWriter(run.fabric, run.config) as writer:
+        with (
+            CheckpointWriter(run.fabric, run.config) as writer,
+            CheckpointWriter(run.fabric, synchronous_of(run.config)) as blocking,
+        ):
             advance(run)
             size = check_same_content(run, writer, folder / "out")
             weights = sum(parameter.nbytes for parameter in run.gpt.parameters())
@@ -152,9 +160,9 @@ def main() -> None:
             print(f"host memory      {writer.host_bytes / 1e6:.0f} MB")
             synchronous, asynchronous, meanwhile, alone = [], [], [], []
             for _ in range(arguments.repeats):
-                synchronous.append(seconds_of_save(run, writer, folder / "out" / "a", False)[0])
+                synchronous.append(seconds_of_save(run, blocking, folder / "out" / "a")[0])
                 alone.append(seconds_of_step(run))
-                blocked, step = seconds_of_save(run, writer, folder / "out" / "b", True)
+                blocked, step = seconds_of_save(run, writer, folder / "out" / "b")
                 asynchronous.append(blocked)
                 meanwhile.append(step)
             ratios = [a / s for a, s in zip(asynchronous, synchronous, strict=True)]

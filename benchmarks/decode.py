@@ -67,8 +67,9 @@ def rows(repeats: int = 3) -> list[Row]:
             )
             for figure, sides in (("1 prompt, the command", one), (f"{PROMPTS} prompts", many)):
                 assert sides["ours"]["text"] == sides["litgpt"]["text"], "the texts differ"
-                speeds = [sides[side]["speed"] for side in ("ours", "litgpt")]
-                found.append(Row(f"decode, {model}, {figure}", *speeds, unit="tokens/s", more_is_better=True))
+                ours, theirs = sides["ours"]["speed"], sides["litgpt"]["speed"]
+                name = f"decode, {model}, {figure}"
+                found.append(Row(name, ours, theirs, unit="tokens/s", more_is_better=True))
     return found
 
 
@@ -167,7 +168,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     if args.variant:
-        report(measure(*args.variant))
+        side, model = args.variant
+        report(measure(side, model))
     else:
         print(table(rows(args.repeats)))
 

@@ -121,7 +121,8 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     if args.variant:
-        report(measure(*args.variant, args.iterations))
+        side, dtype = args.variant
+        report(measure(side, dtype, args.iterations))
     else:
         print(table(rows(args.repeats, args.iterations, args.bf16)))
 

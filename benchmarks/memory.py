@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from litgpt import Config
@@ -27,7 +27,8 @@ from litmoe.model.init import initialize
 from litmoe.model.objective import Objective
 from litmoe.optim.in_backward import StepInBackward
 
-VARIANTS = {
+Recompute = Literal["none", "experts", "blocks"]
+VARIANTS: dict[str, tuple[Recompute, bool]] = {
     "as it is": ("none", False),
     "recompute: experts": ("experts", False),
     "recompute: blocks": ("blocks", False),
@@ -87,7 +88,7 @@ def measure(name: str) -> dict[str, Any]:
     return {"peak": peak_bytes() - before, "seconds": statistics.median(seconds), "loss": loss.hex()}
 
 
-def kept_of_a_layer(recompute: str, dtype: torch.dtype) -> int:
+def kept_of_a_layer(recompute: Recompute, dtype: torch.dtype) -> int:
     """Bytes that one more layer of MoE-200M keeps for the backward, for 2,048 tokens."""
     tokens, kept = 256, []
     for n_layer in (1, 2):
@@ -134,7 +135,8 @@ def main() -> None:
         )
     print("\n| recompute | a layer keeps, fp32 | bf16-true |")
     print("|---|---|---|")
-    for recompute in ("none", "experts", "blocks"):
+    ways: tuple[Recompute, ...] = ("none", "experts", "blocks")
+    for recompute in ways:
         sizes = [kept_of_a_layer(recompute, dtype) / 1e6 for dtype in (torch.float32, torch.bfloat16)]
         print(f"| {recompute} | " + " | ".join(f"{size:.1f} MB" for size in sizes) + " |")
 

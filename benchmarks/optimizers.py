@@ -127,7 +127,8 @@ def measure(
 def update_times(rounds: int = 9) -> dict[str, float]:
     """The update time of each variant, as a multiple of the first one's."""
     torch.set_num_threads(1)
-    optimizers, seconds = {}, {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    seconds: dict[str, list[float]] = {}
     for precision, name, rounding in VARIANTS:
         model = GPT(Config(**MODEL))
         initialize(model, seed=0)

@@ -22,6 +22,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -70,13 +71,13 @@ def rows(repeats: int = 3, everything: bool = False) -> list[Row]:
             measure()  # fills the caches of bytecode, of the disk and of LitGPT's compiler
         medians = interleaved(to_step, repeats)
         to_help = {
-            args: lambda args=args: _seconds_of([str(ours_python), "-m", "litmoe", *args], environment)
-            for args in (("--help",), ("train", "--help"))
+            args: partial(_seconds_of, [str(ours_python), "-m", "litmoe", *args.split()], environment)
+            for args in ("--help", "train --help")
         }
         helps = interleaved(to_help, repeats)
     return [
         Row("command to first step, tiny preset", medians["litmoe"]["s"], medians["litgpt"]["s"], unit="s"),
-        *(Row(f"`litmoe {' '.join(args)}`", helps[args]["s"], unit="s") for args in helps),
+        *(Row(f"`litmoe {args}`", helps[args]["s"], unit="s") for args in helps),
     ]
 
 

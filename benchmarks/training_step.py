@@ -45,15 +45,17 @@ def rows(repeats: int = 1, iterations: int = 8, bf16: bool = False) -> list[Row]
         assert abs(results["ours"]["loss"] - results["compiled"]["loss"]) < close, "the losses differ"
         for side, name in (("ours", ""), ("compiled", ", --compile")):
             figure = f"training step, tiny preset, {dtype}{name}"
-            speeds = [results[which]["speed"] for which in (side, "litgpt")]
-            found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
+            found.append(_speeds(figure, results[side]["speed"], results["litgpt"]["speed"]))
         if dtype == "fp32" and not cpu_has_bf16():
             as_asked = variant(__file__, "litgpt", "bf16", "--iterations", "2", threads=1)
             assert abs(results["ours"]["loss"] - as_asked["loss"]) < 1e-2, "the losses differ"
-            speeds = [results["ours"]["speed"], as_asked["speed"]]
             figure = "training step, tiny preset, asked for bf16-mixed"
-            found.append(Row(figure, *speeds, unit="tokens/s", more_is_better=True))
+            found.append(_speeds(figure, results["ours"]["speed"], as_asked["speed"]))
     return found
+
+
+def _speeds(figure: str, ours: float, theirs: float) -> Row:
+    return Row(figure, ours, theirs, unit="tokens/s", more_is_better=True)
 
 
 def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
@@ -67,7 +69,8 @@ def measure(side: str, dtype_name: str, iterations: int) -> dict[str, float]:
     if side == "litgpt":
         theirs = litgpt.GPT(config)
         theirs.load_state_dict(weights)
-        module, loss_of = theirs, partial(_litgpt_loss, theirs)
+        module: torch.nn.Module = theirs
+        loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = partial(_litgpt_loss, theirs)
     else:
         if side == "compiled":
             model.compile_blocks()
@@ -112,7 +115,8 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="also where the CPU has no instructions for it")
     args = parser.parse_args()
     if args.variant:
-        report(measure(*args.variant, args.iterations))
+        side, dtype = args.variant
+        report(measure(side, dtype, args.iterations))
     else:
         print(table(rows(args.repeats, args.iterations, args.bf16)))
 

@@ -93,7 +93,7 @@ def drawing() -> str:
     rows, ways = _laid_out(without_detours(graph), floor_of)
     height = 2 * MARGIN + len(rows) * BOX_HEIGHT + (len(rows) - 1) * GAP
     middle = {node: x for row in rows for node, x in _spread(row).items()}
-    top = {
+    top: dict[str, float] = {
         node: height - MARGIN - BOX_HEIGHT - floor * (BOX_HEIGHT + GAP)
         for floor, row in enumerate(rows)
         for node in row

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -224,7 +225,7 @@ def train_with_kills(
         # Uniform over a share of the remaining time, so that the kills spread over the whole run.
         instant = instants.uniform(0, 2 * left / (kills - len(ordeal.kills) + 1))
         began = time.monotonic()
-        _until(trainer, lambda end=began + instant: time.monotonic() >= end)
+        _until(trainer, partial(_is_past, began + instant))
         if aim_at_saves and len(ordeal.kills) % 2:
             _until(trainer, lambda: is_saving(out_dir))
         if not trainer.running():
@@ -319,6 +320,10 @@ def _start(trainer: Trainer, config: TrainConfig, settings: Path) -> None:
     before = _stamp(file)
     trainer.start(settings)
     _until(trainer, lambda: _stamp(file) != before)
+
+
+def _is_past(instant: float) -> bool:
+    return time.monotonic() >= instant
 
 
 def _until(trainer: Trainer, reached: Callable[[], bool]) -> None:
