@@ -8,29 +8,31 @@ more, and ``LITMOE_TEST_FAIL="data"`` makes one fail: what happens then is teste
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main(args: list[str]) -> int:
     """Train as the command does; returns its exit code."""
-    import instants
+    from support import instants
 
     instants.install(os.environ.get("LITMOE_TEST_SLOW", ""), os.environ.get("LITMOE_TEST_FAIL", ""))
-    from litmoe.cli.main import run
-    from litmoe.cli.train import TRAIN
+    from litmoe.cli.main import main as litmoe
 
-    return run(TRAIN, args, "litmoe train")
+    return litmoe(["train", *args])
 
 
 def nursery() -> None:
     """Fork a process for every question; answer with its number, and later with its exit code."""
+    import jsonargparse  # noqa: F401
     import tokenizers  # noqa: F401
     import torch.distributed
     import torch.optim  # noqa: F401
 
-    import litmoe.cli.train
+    import litmoe.cli.main
     import litmoe.training.loop  # noqa: F401
 
     print(json.dumps("ready"), flush=True)
@@ -75,7 +77,6 @@ def be_rank(question: dict[str, Any], work: Callable[[list[str]], int]) -> None:
 
 
 if __name__ == "__main__":
-    started = time.monotonic()
     if sys.argv[1:] == ["--nursery"]:
         nursery()
     else:

@@ -4,6 +4,7 @@
 explained in one line, without a traceback, with exit code 2.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,8 @@ from litmoe.cli.report import REPORT, RUNS
 from litmoe.cli.train import TRAIN
 from litmoe.cli.verify_resume import VERIFY_RESUME
 from litmoe.cli.wandb_dataset import WANDB_DATASET
-from litmoe.errors import LitMoEError, RunInterrupted
+from litmoe.distributed.world import speaks
+from litmoe.errors import LitMoEError, RankLostError, RunInterrupted
 from litmoe.messages import nearest
 from litmoe.version import __version__
 
@@ -56,8 +58,9 @@ def run(command: Command, args: Sequence[str], program: str) -> int:
         console.warn(f"{program}: {ended}")
         return ended.exit_code
     except LitMoEError as error:
-        console.warn(f"{program}: {error}")
-        return 2
+        if isinstance(error, RankLostError) or speaks(os.environ):
+            console.warn(f"{program}: {error}")
+        return error.exit_code if isinstance(error, RankLostError) else 2
     except KeyboardInterrupt:
         console.warn(f"{program}: interrupted")
         return 130

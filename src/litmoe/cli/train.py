@@ -1,5 +1,6 @@
 """``litmoe train``: a configuration in, a trained model in a folder of checkpoints out."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,13 +44,13 @@ def train_command(args: Sequence[str], console: Console) -> None:
 
 def _write_report(config: TrainConfig, started: float, console: Console) -> None:
     """Write the run's page, where this call has trained; what goes wrong is a line and no more."""
+    from litmoe.distributed.world import is_first
     from litmoe.report.run_page import write_report
-    from litmoe.training.out_dir import is_first_process
     from litmoe.training.recording.metrics_file import METRICS_FILE
 
     metrics = config.out_dir / METRICS_FILE
     try:
-        if is_first_process() and metrics.is_file() and metrics.stat().st_mtime >= started - 1:
+        if is_first(os.environ) and metrics.is_file() and metrics.stat().st_mtime >= started - 1:
             console.say(f"report           {write_report([config.out_dir])}")
     except Exception as error:  # nothing that is only shown may hide how the run ended
         console.warn(f"no report was written: {one_line(error)}")

@@ -172,6 +172,8 @@ class FaultArgs:
     """Bad steps in a row before ``rollback`` rolls back, or ``skip`` stops."""
     spike_factor: float | None = None
     """Treat a loss above this multiple of the mean of the last 50 as not finite; null: never."""
+    rank_timeout: float = 1800.0
+    """With several processes: seconds that one waits for another at most, in whatever they do together."""
     on_oom: Literal["stop", "shrink"] = "stop"
     """What to do if memory runs out. ``shrink``: halve the micro-batch, keep the global batch, and go on."""
 

@@ -1,6 +1,5 @@
 """The processes of a run from their start to their end, and what each says and leaves with."""
 
-import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -80,15 +79,3 @@ class Session:
         if not first:
             sys.stdout.flush()
             raise SystemExit(code) from None
-
-
-def quiet_rank(world: World) -> bool:
-    """Whether this rank leaves it to rank 0, on the same machine, to say what is wrong with the settings."""
-    return world.rank > 0 and world.node == 0
-
-
-def world_rank(environ: dict[str, str] | None = None) -> int:
-    """This process's rank by its launcher's variables, before anything is checked; 0 where there is none."""
-    environ = dict(os.environ) if environ is None else environ
-    text = environ.get("RANK", environ.get("SLURM_PROCID", "0") if "SLURM_STEP_ID" in environ else "0")
-    return int(text) if text.isdigit() else 0

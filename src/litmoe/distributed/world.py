@@ -118,6 +118,25 @@ def settle_world(
     )
 
 
+def is_first(environ: Mapping[str, str]) -> bool:
+    """Whether this process is the one of its run that writes, by its launcher's variables.
+
+    Raises:
+        ConfigError: the variables are incomplete or contradict themselves.
+    """
+    world = launched_world(environ)
+    return world is None or world.first
+
+
+def speaks(environ: Mapping[str, str]) -> bool:
+    """Whether this process says what it finds wrong before the ranks are connected: the first of each machine.
+
+    The others of a machine read the same files and settings, and find the same.
+    """
+    in_step = "SLURM_STEP_ID" in environ and "RANK" not in environ
+    return environ.get("SLURM_LOCALID" if in_step else "LOCAL_RANK", "0") == "0"
+
+
 def startable() -> bool:
     """Whether more processes like this one can be started: from a script file or ``python -m``."""
     main = sys.modules.get("__main__")

@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from litmoe.config import TrainConfig
 from litmoe.data.text_files import TextFiles
 from litmoe.data.windows import Batch, training_batches
+from litmoe.distributed.collective import first_before_others, together
 from litmoe.errors import DataError
 from litmoe.messages import Say, silent
 from litmoe.model.objective import IGNORED, n_targets
@@ -63,9 +64,8 @@ def connect_batches(
         extra["tokenizer_dir"] = config.tokenizer_dir
         module.say = say
     module.connect(tokenizer=tokenizer, batch_size=micro_batch_size, max_seq_length=seq_length, **extra)
-    with fabric.rank_zero_first():
-        module.prepare_data()
-    module.setup()
+    first_before_others(fabric, module.prepare_data)
+    together(fabric, module.setup)
     if isinstance(module, TextFiles):
         return WindowBatches(fabric, module, config)
     return LoaderBatches(fabric, module, config, seq_length)

@@ -1,36 +1,70 @@
 """The devices of a run, and the settings that depend on them: precision and compilation."""
 
 import copy
+import inspect
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.rank_zero import rank_zero_module
+from torch.nn.parallel import DistributedDataParallel
 
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check_batch
+from litmoe.distributed.environment import WorldEnvironment
+from litmoe.distributed.session import Session
+from litmoe.distributed.world import World, settle_world
 from litmoe.errors import ConfigError
 from litmoe.messages import Say, one_line, silent
 
 
-def start_devices(config: TrainConfig, say: Say = silent) -> tuple[TrainConfig, Fabric]:
+def world_of(config: TrainConfig) -> World:
+    """The processes of a run, by whoever has started them, else by the configuration and this machine.
+
+    Raises:
+        ConfigError: a device that is not here, a launcher that contradicts the configuration, or a batch that does
+            not divide over the devices.
+    """
+    kind = _device_kind(config)
+    available = torch.cuda.device_count() if kind == "cuda" else 1
+    world = settle_world(
+        config.devices, config.num_nodes, os.environ, available, config.train.global_batch_size
+    )
+    if kind == "cuda" and world.local_size > available:
+        raise ConfigError(f"devices {world.local_size}: torch sees only {available} CUDA device(s) here")
+    check_batch(config.train, world.size)
+    return world
+
+
+def start_devices(
+    config: TrainConfig, say: Say = silent, session: Session | None = None
+) -> tuple[TrainConfig, Fabric]:
     """Settle a configuration for the devices of this machine, and launch Fabric on them.
 
     Args:
         config: as a person gave it; stays as it is.
+        session: the processes, entered; None: this one alone.
         say: told where the run departs from the configuration.
 
     Returns:
         A copy of the configuration with its precision and ``compile`` settled, and Fabric.
 
     Raises:
-        LitMoEError: a device that is not here, a precision that it cannot compute in, or a batch that does not
-            divide over the devices.
+        LitMoEError: a device that is not here, or a precision that it cannot compute in.
     """
     kind = _device_kind(config)
     config = settle_precision(config, kind, say)
-    fabric = _fabric(config, kind)
-    check_batch(config.train, fabric.world_size)
-    fabric.launch()
+    session = session or Session(World(), config.faults.rank_timeout)
+    fabric = _fabric(config, session.world)
+    with _without_banner():
+        fabric.launch()
+    session.connect(fabric.broadcast)
     return settle_compile(config, fabric.device, say), fabric
 
 
@@ -103,21 +137,50 @@ def _device_kind(config: TrainConfig) -> str:
     return "cpu" if accelerator in ("auto", "cpu") else "mps"
 
 
-def _fabric(config: TrainConfig, device_kind: str) -> Fabric:
-    """Fabric for the chosen devices, not yet launched."""
-    devices = config.devices
-    if devices == "auto":
-        devices = torch.cuda.device_count() if device_kind == "cuda" else 1
-    if device_kind == "cuda" and int(devices) > torch.cuda.device_count():
-        raise ConfigError(f"devices {devices}: torch sees only {torch.cuda.device_count()} CUDA devices here")
-    several = int(devices) * config.num_nodes > 1
+def _fabric(config: TrainConfig, world: World) -> Fabric:
+    """Fabric for the settled world, not yet launched."""
+    strategy: DDPStrategy | str = "auto"
+    if world.size > 1:
+        strategy = DDPStrategy(
+            cluster_environment=WorldEnvironment(world),
+            timeout=timedelta(seconds=config.faults.rank_timeout),
+            **_without_buffers(),
+        )
     return Fabric(
         accelerator=config.accelerator,
-        devices=int(devices),
-        num_nodes=config.num_nodes,
-        strategy="ddp" if several else "auto",
+        devices=world.local_size,
+        num_nodes=world.nodes,
+        strategy=strategy,
         precision=config.precision,
     )
+
+
+def _without_buffers() -> dict[str, bool]:
+    """DDP's option not to send buffers in every forward.
+
+    The rotary tables are the same everywhere; and a rank without a validation window, which does no forward, would
+    be waited for.
+    """
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = (
+        "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    )  # torch < 2.15
+    return {name: False}
+
+
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep Lightning from announcing its processes: the start lines name the devices."""
+    # the second is whichever of its packages was imported last
+    loggers = [logging.getLogger("lightning.fabric.utilities.distributed"), rank_zero_module.log]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _cpu_has_bf16() -> bool:

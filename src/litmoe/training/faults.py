@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from litmoe import checkpoint
+from litmoe.distributed.collective import on_first_process
 from litmoe.errors import LitMoEError
 from litmoe.training import resume
 from litmoe.training.recording.metrics import StepFigures
@@ -81,7 +82,7 @@ def roll_back(run: Run, problem: Problem) -> None:
         LitMoEError: no checkpoint to roll back to, or a second rollback to the same one.
     """
     before, advice = run.state, ADVICE
-    found = checkpoint.newest(run.config.out_dir, run.say)
+    found = on_first_process(run.fabric, lambda: checkpoint.newest(run.config.out_dir, run.say))
     if found is None:
         raise LitMoEError(
             f"step {before.step + 1}: {problem.reason}, and no checkpoint to roll back to: {advice}"

@@ -1,47 +1,63 @@
 """Signals that ask a run to end: it finishes its step, saves, and says how to go on."""
 
+import contextlib
 import os
 import signal
+import socket
+import threading
 from types import FrameType
 from typing import Any
 
 from litmoe.errors import RunInterrupted
 
-# SIGBREAK is Ctrl-Break on Windows, and what a process group there can be sent.
-_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGUSR1") if hasattr(signal, name)
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGUSR1")
+    if hasattr(signal, name)
 ]
+"""SIGINT is Ctrl-C; SIGTERM is what ``kill``, a pre-empting SLURM and a shutdown send; SIGHUP comes when the
+terminal is closed; SIGBREAK is Ctrl-Break on Windows; SIGUSR1 is what SLURM can be asked to send ahead of a time
+limit."""
 
 
 class Interruption:
     """While it is entered, the first signal is a request that the training loop reads after its step.
 
-    SIGINT is Ctrl-C; SIGTERM is what ``kill``, a pre-empting SLURM and a shutdown send; SIGUSR1 is what SLURM can
-    be asked to send ahead of a time limit. A second signal leaves at once: checkpoints and metrics are whole at
+    A second signal leaves at once, even if the main thread is inside a long operation or waits for another
+    process: Python calls a handler only between two instructions of the main thread, so a thread of its own
+    listens to what the system's handler writes (``signal.set_wakeup_fd``). Checkpoints and metrics are whole at
     any instant. Outside the main thread Python takes no handlers, and none are set.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        """The signal that asked for the end; None if none has."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        try:
-            for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
-        except ValueError:
-            self._before = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        listener, writer = socket.socketpair()
+        writer.setblocking(False)
+        self._writer = writer
+        self._wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(listener,), name="signals", daemon=True).start()
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._before:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._writer.close()  # which ends the thread
+        self._before = {}
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = signal.Signals(number)
-        os.write(2, b"\nfinishing this step and saving; the same again leaves at once\n")
+    def ask(self, number: int) -> None:
+        """Ask for the end in the name of a signal that another rank got."""
+        self.signal = self.signal or signal.Signals(number)
 
     def end(self, step: int, folder: object) -> RunInterrupted:
         """The exception to leave the loop with, once all is saved."""
@@ -50,3 +66,20 @@ class Interruption:
             f"stopped by {self.signal.name} after step {step}; saved {folder}; --resume auto goes on",
             exit_code=128 + self.signal,
         )
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.ask(number)  # the thread does the rest
+
+    def _listen(self, listener: socket.socket) -> None:
+        """Count what comes, one byte a signal; other signals' handlers write here too."""
+        asked = False
+        with listener:
+            while byte := listener.recv(1):
+                if byte[0] not in SIGNALS:
+                    continue
+                if asked:
+                    os._exit(128 + byte[0])
+                asked = True
+                self.ask(byte[0])
+                with contextlib.suppress(OSError):  # stderr may have gone with the terminal
+                    os.write(2, b"\nfinishing this step and saving; the same again leaves at once\n")

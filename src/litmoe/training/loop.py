@@ -1,20 +1,25 @@
 """The training loop: a straight line from a configuration to a trained model in a checkpoint."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
-from litmoe.distributed.collective import anywhere, is_first_process, on_first_process
+from litmoe.distributed.collective import anywhere, on_first_process
+from litmoe.distributed.session import Session
+from litmoe.distributed.world import World
 from litmoe.errors import DiskFullError, LitMoEError, RunInterrupted
 from litmoe.messages import Say, silent
 from litmoe.optim.build import set_learning_rate
 from litmoe.training import resume
+from litmoe.training.device import start_devices, world_of
 from litmoe.training.faults import is_out_of_memory, make_room, problem_of, roll_back, skip_step
-from litmoe.training.interruption import Interruption
+from litmoe.training.interruption import SIGNALS, Interruption
 from litmoe.training.out_dir import OutDir, checkpoint_to_resume, locked
 from litmoe.training.recording.announce import announce
 from litmoe.training.recording.dead_experts import DeadExperts
@@ -28,7 +33,7 @@ from litmoe.training.recording.speed import Speed
 from litmoe.training.run import Run
 from litmoe.training.saving import CheckpointWriter, warn_if_disk_small
 from litmoe.training.schedule import learning_rate
-from litmoe.training.setup import set_up
+from litmoe.training.setup import check_parts, set_up
 from litmoe.training.step import gradients, update
 from litmoe.training.validation import bits_per_byte, validate
 
@@ -65,22 +70,42 @@ def train(config: TrainConfig, say: Say = silent) -> TrainResult:
         LitMoEError: settings, data or checkpoint that cannot work, a full disk, or a loss that is not finite.
     """
     check(config)
-    progress = Progress(say if is_first_process() else silent)
-    events = EventLog(progress.say)
-    with locked(config.out_dir) as out_dir, Interruption() as interruption:
-        # before any work, so that a folder that holds another run is refused at once
-        found = checkpoint_to_resume(config, events.say) if is_first_process() else None
-        run = set_up(config, events)
-        try:
-            resume_from = on_first_process(run.fabric, lambda: found)
-            return _train(run, resume_from, out_dir, progress, interruption)
-        finally:
-            run.close()
-            events.close()
+    check_parts(config)
+    with ExitStack() as stack:
+        # the processes, of which the first one speaks
+        session = stack.enter_context(Session(world_of(config), config.faults.rank_timeout))
+        interruption = stack.enter_context(Interruption())
+        progress = Progress(say if session.world.first else silent)
+        events = EventLog(progress.say)
+        stack.callback(events.close)
+        config = _resuming_after_restart(config, session.world, events.say)
+        config, fabric = start_devices(config, events.say, session)
+
+        # the folder: whoever writes holds its lock, and one that holds another run is refused before any work
+        def take_folder() -> tuple[OutDir, Path | None]:
+            return stack.enter_context(locked(config.out_dir)), checkpoint_to_resume(config, events.say)
+
+        out_dir, resume_from = on_first_process(fabric, take_folder)
+        run = set_up(config, events, fabric)
+        stack.callback(run.close)
+        return _train(run, resume_from, out_dir, progress, interruption, session)
+
+
+def _resuming_after_restart(config: TrainConfig, world: World, say: Say) -> TrainConfig:
+    """The configuration of a run that its launcher has started again after a failure: it goes on by itself."""
+    if not world.restarts or config.resume is not False:
+        return config
+    say(f"restart {world.restarts} by {world.launcher}: resumes, as with --resume auto")
+    return replace(config, resume="auto")
 
 
 def _train(
-    run: Run, resume_from: Path | None, out_dir: OutDir, progress: Progress, interruption: Interruption
+    run: Run,
+    resume_from: Path | None,
+    out_dir: OutDir,
+    progress: Progress,
+    interruption: Interruption,
+    session: Session,
 ) -> TrainResult:
     # where the run starts
     config, events = run.config, run.events
@@ -115,7 +140,12 @@ def _train(
     ended = "failed"
     try:
         with CheckpointWriter(run.fabric, config, events, resume_from, changes) as writer:
-            val_loss = _fit(run, progress, recorder, writer, interruption)
+            session.set_rescue(writer.rescue)
+            try:
+                val_loss = _fit(run, progress, recorder, writer, interruption)
+            except BaseException:
+                session.leaving()
+                raise
             progress.close()
             folder = writer.save_final(run, val_loss)
             recorder.checkpoint(folder, val_loss)
@@ -149,6 +179,12 @@ def _fit(
     save_interval, max_time = config.train.save_interval, config.train.max_time
     speed, dead_experts = Speed(run), DeadExperts(events)
     started = time.perf_counter()
+
+    def requests() -> list[float]:
+        """What this process asks for after the step, for all to follow: an end by time, or by a signal."""
+        out_of_time = max_time is not None and time.perf_counter() - started > max_time
+        return [float(out_of_time), *(float(interruption.signal == number) for number in SIGNALS)]
+
     if config.eval.initial_validation and run.state.step == 0:
         first: Row = {"step": 0, "total_tokens": 0, **_validated(run)}
         run.say(f"validation before the first step: loss {first['val_loss']:.4f}")
@@ -156,13 +192,16 @@ def _fit(
     while True:
         # the step, and whether it is the last one
         step_started = time.perf_counter()
-        figures, lr = _step(run, writer)
+        figures, lr = _step(run, writer, requests)
         state = run.state
         events.step = state.step
         state.seconds += speed.add(time.perf_counter() - step_started)
-        out_of_time = anywhere(run.fabric, max_time is not None and time.perf_counter() - started > max_time)
-        interrupted = anywhere(run.fabric, interruption.signal is not None)
-        last = state.step == horizon.steps or out_of_time
+        out_of_time, *signals = figures.requests
+        for number, count in zip(SIGNALS, signals, strict=True):
+            if count:  # another rank may have got it
+                interruption.ask(number)
+        interrupted = any(signals)
+        last = state.step == horizon.steps or bool(out_of_time)
 
         # its figures
         row = row_of(run, figures, lr) | speed.figures()
@@ -213,7 +252,9 @@ def _fit(
         _sample(run, recorder)
 
 
-def _step(run: Run, writer: CheckpointWriter) -> tuple[StepFigures, float]:
+def _step(
+    run: Run, writer: CheckpointWriter, requests: Callable[[], Sequence[float]]
+) -> tuple[StepFigures, float]:
     """Do one step, or skip it for a reason that is said; returns its figures and its learning rate.
 
     Raises:
@@ -224,7 +265,7 @@ def _step(run: Run, writer: CheckpointWriter) -> tuple[StepFigures, float]:
         lr = learning_rate(state.step, run.peak_lr, run.config.train.min_lr, run.horizon, run.config.schedule)
         set_learning_rate(run.optimizer, lr)  # already here for a step in the backward
         try:
-            figures = gradients(run, run.data())
+            figures = gradients(run, run.data(), requests)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.distributed.collective import is_first_process
 from litmoe.errors import CheckpointError, LitMoEError
 from litmoe.files import hold_lock, reason_of
 from litmoe.messages import Say, silent
@@ -31,16 +30,13 @@ class OutDir:
 def locked(path: Path) -> Iterator[OutDir]:
     """Hold the folder's lock, which the system drops when the process ends, however it ends.
 
-    Only the first process of a run takes it. The folder is made if need be; a run that is refused before it begins
+    The folder is made if need be; a run that is refused before it begins
     leaves neither the folder nor a lock file behind.
 
     Raises:
         LitMoEError: another run holds it, or the folder cannot be written.
     """
     out_dir = OutDir(path)
-    if not is_first_process():
-        yield out_dir
-        return
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     lock = path / _LOCK
     was_there = lock.exists()

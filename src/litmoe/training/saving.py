@@ -126,6 +126,11 @@ class CheckpointWriter:
         """
         on_first_process(self.fabric, self._finish)
 
+    def rescue(self, seconds: float) -> None:
+        """Before the process is ended from outside the training loop: let the thread finish, if it can in time."""
+        if self._pending is not None:
+            self._pending.result(seconds)
+
     def __enter__(self) -> "CheckpointWriter":
         return self
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from lightning.fabric import Fabric
 from litgpt import Config, Tokenizer
 from litgpt.data import DataModule
@@ -13,7 +14,12 @@ from litmoe.data.corpus_record import RECORD
 from litmoe.data.prepare import prepare
 from litmoe.data.reading.listing import has_text
 from litmoe.data.tokenizer_folder import load_tokenizer, refuse_small_vocabulary, vocabulary_size
-from litmoe.distributed.collective import is_first_process
+from litmoe.distributed.collective import (
+    first_before_others,
+    on_first_process,
+    refuse_differences,
+    together,
+)
 from litmoe.errors import ConfigError
 from litmoe.messages import Say
 from litmoe.model.config import load_model_config, named_model_config, with_correction_bias
@@ -29,59 +35,68 @@ from litmoe.training.recording.events import EventLog
 from litmoe.training.recording.loggers import check_logger
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon, horizon
+from litmoe.version import __version__
 from litmoe.wandb.datasets import Dataset, fetch_dataset, point_to
 from litmoe.wandb.run import check_run
 
 
-def set_up(config: TrainConfig, events: EventLog | None = None) -> Run:
+def set_up(config: TrainConfig, events: EventLog | None = None, fabric: Fabric | None = None) -> Run:
     """Check everything, cheap checks first, then build model and optimizer.
 
     Args:
         config: as a person gave it; stays as it is. The run has a copy, settled for this machine.
         events: told where the run departs from the configuration, and of long work such as preparing text; the run
             keeps it. None: a silent one.
+        fabric: launched, where ``config`` is settled already; None: on this process alone.
 
     Raises:
         LitMoEError: what cannot work, where, and what to do.
     """
     events = events or EventLog()
     # what the configuration alone can tell
+    data_class = check_parts(config)
     model_config, seq_length = model_and_length(config)
-    if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
-        raise ConfigError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
-    data_class = find_class(config.data, "data", "litgpt.data", DataModule)
-    check_logger(config)
-    if is_first_process():
-        check_run(config, model_config.name)
 
     # devices
-    config, fabric = start_devices(config, events.say)
+    if fabric is None:
+        config, fabric = start_devices(config, events.say)
     say = events.say
     _check_devices(config, fabric)
+    on_first_process(fabric, lambda: check_run(config, model_config.name))
     fabric.seed_everything(config.seed, verbose=False)
 
     # text and tokenizer
     dataset = None
     if config.wandb_dataset is not None:
-        with fabric.rank_zero_first():
-            dataset = fetch_dataset(config.wandb_dataset, config.wandb_artifacts_dir, say)
+        reference, folder = config.wandb_dataset, config.wandb_artifacts_dir
+        dataset = first_before_others(fabric, lambda: fetch_dataset(reference, folder, say))
         config = point_to(config, dataset)
     init_args = {k: Path(v) if k.endswith("_path") and v else v for k, v in config.data.init_args.items()}
     module = make(data_class, section="data", **init_args)
-    with fabric.rank_zero_first():
-        _prepare_on_demand(config, say)
-    tokenizer = load_tokenizer(config.tokenizer_dir, say) if config.tokenizer_dir is not None else None
-    if tokenizer is not None:
-        refuse_small_vocabulary(
-            vocabulary_size(tokenizer.processor), model_config.padded_vocab_size, config.tokenizer_dir
-        )
+    first_before_others(fabric, lambda: _prepare_on_demand(config, say))
+    tokenizer = together(fabric, lambda: _tokenizer(config, model_config, say))
     batches = connect_batches(fabric, module, config, tokenizer, seq_length, say)
 
     # model and optimizer
     extent = horizon(config.train, seq_length, batches.n_windows)
     run = assemble(config, fabric, model_config, seq_length, batches, extent, tokenizer, dataset, events)
-    assert run.identity  # now, and not at the first save, when the folders may have gone
+    # the identity now, and not at the first save, when the folders may have gone
+    refuse_differences(fabric, _facts(run))
     return run
+
+
+def check_parts(config: TrainConfig) -> type[DataModule]:
+    """Refuse what cannot work whatever the devices are, before any is used; the class of the data module.
+
+    Raises:
+        LitMoEError: what cannot work, where, and what to do.
+    """
+    model_and_length(config)
+    if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
+        raise ConfigError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
+    check_logger(config)
+    data_class: type[DataModule] = find_class(config.data, "data", "litgpt.data", DataModule)
+    return data_class
 
 
 def model_and_length(config: TrainConfig) -> tuple[Config, int]:
@@ -224,3 +239,27 @@ def _prepare_on_demand(config: TrainConfig, say: Say) -> None:
         ),
         say,
     )
+
+
+def _tokenizer(config: TrainConfig, model_config: Config, say: Say) -> Tokenizer | None:
+    """The run's tokenizer, which must fit the model's vocabulary."""
+    if config.tokenizer_dir is None:
+        return None
+    tokenizer = load_tokenizer(config.tokenizer_dir, say)
+    size = vocabulary_size(tokenizer.processor)
+    refuse_small_vocabulary(size, model_config.padded_vocab_size, config.tokenizer_dir)
+    return tokenizer
+
+
+def _facts(run: Run) -> dict[str, object]:
+    """What all processes of a run must agree in."""
+    identity = {name: value for name, value in run.identity.items() if name != "model"}
+    return {
+        "the version of litmoe": __version__,
+        "the version of torch": torch.__version__,
+        **{f"the model's {name}": value for name, value in run.identity["model"].items()},
+        **{f"the {name}": value for name, value in identity.items()},
+        "the number of training windows": run.batches.n_windows,
+        "the steps of the run": run.horizon.steps,
+        "the micro-batch": run.micro_batch_size,
+    }

@@ -1,6 +1,6 @@
 """One step: gradients of a global batch, and the update from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from litmoe.training.recording.metrics import StepFigures
 from litmoe.training.run import Run
 
 
-def gradients(run: Run, batches: Iterator[Batch]) -> StepFigures:
+def gradients(
+    run: Run, batches: Iterator[Batch], requests: Callable[[], Sequence[float]] = tuple
+) -> StepFigures:
     """The clipped gradients of one global batch, and its figures; weights and optimizer stay as they are.
 
     They are those of the mean over the counted targets of the whole global batch, however it is cut into
     micro-batches and devices. With ``memory.step_in_backward`` the optimizer has done its step afterwards, by the
-    learning rate that it has.
+    learning rate that it has. ``requests`` is read once, and what all ranks ask for comes back with the figures.
     """
     fabric, accumulation = run.fabric, run.accumulation
     shares = None
@@ -40,7 +42,7 @@ def gradients(run: Run, batches: Iterator[Batch]) -> StepFigures:
         sums = [a + b for a, b in zip(sums, losses[1:], strict=True)] if sums else list(losses[1:])
 
     # figures and norm of the whole
-    figures = StepFigures.over_all(fabric, sums, accumulation)
+    figures = StepFigures.over_all(fabric, sums, accumulation, requests())
     max_norm = run.config.train.max_norm
     if max_norm is not None:
         norm = fabric.clip_gradients(

@@ -29,20 +29,33 @@ class StepFigures:
     """Mean entropy of the router's choice for a token, in nats."""
     grad_norm: float | None = None
     """Before clipping; None without clipping."""
+    requests: Sequence[float] = ()
+    """What the ranks ask for after this step, summed over them; the loop says what each number means."""
 
     @classmethod
-    def over_all(cls, fabric: Fabric, sums: Sequence[Tensor], accumulation: int) -> "StepFigures":
-        """From the sums over this device's micro-batches of what an ``Objective`` returns after its total."""
+    def over_all(
+        cls, fabric: Fabric, sums: Sequence[Tensor], accumulation: int, requests: Sequence[float] = ()
+    ) -> "StepFigures":
+        """From the sums over this device's micro-batches of what an ``Objective`` returns after its total.
+
+        With several devices this is the step's one exchange besides the gradients'.
+        """
         loss, _, z, counts_LE, p_LE, entropy_L = sums
         if fabric.world_size > 1:
-            packed = torch.cat([loss[None], z[None], p_LE.flatten(), entropy_L]) / accumulation
-            packed = fabric.all_reduce(packed, reduce_op="mean")
-            loss, z = packed[0], packed[1]
-            p_LE, entropy_L = packed[2 : 2 + p_LE.numel()].view_as(p_LE), packed[2 + p_LE.numel() :]
-            counts_LE = fabric.all_reduce(counts_LE, reduce_op="sum")
-        else:
-            loss, z, p_LE, entropy_L = (t / accumulation for t in (loss, z, p_LE, entropy_L))
-        return cls(loss.item(), z.item(), counts_LE, p_LE, entropy_L)
+            mine = torch.tensor(requests, dtype=torch.float64, device=loss.device)
+            parts = (loss, z, p_LE, entropy_L, counts_LE, mine)
+            # fp64 holds counts exactly
+            packed = fabric.all_reduce(
+                torch.cat([part.double().flatten() for part in parts]), reduce_op="sum"
+            )
+            split = packed.split([part.numel() for part in parts])
+            loss, z, p_LE, entropy_L, counts_LE, mine = (
+                total.view_as(part).to(part.dtype) for total, part in zip(split, parts, strict=True)
+            )
+            requests = mine.tolist()
+            accumulation *= fabric.world_size
+        loss, z, p_LE, entropy_L = (t / accumulation for t in (loss, z, p_LE, entropy_L))
+        return cls(loss.item(), z.item(), counts_LE, p_LE, entropy_L, requests=requests)
 
 
 def row_of(run: "Run", figures: StepFigures, learning_rate: float) -> Row:
