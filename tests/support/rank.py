@@ -27,7 +27,6 @@ def main(args: list[str]) -> int:
 
 def nursery() -> None:
     """Fork a process for every question; answer with its number, and later with its exit code."""
-    import jsonargparse  # noqa: F401
     import tokenizers  # noqa: F401
     import torch.distributed
     import torch.optim  # noqa: F401
