@@ -34,10 +34,12 @@ class Who:
 
 
 def male(name: str, kind: str) -> Who:
+    """Somebody who is a he."""
     return Who(name, kind, "he", "him", "his", "He", "His")
 
 
 def female(name: str, kind: str) -> Who:
+    """Somebody who is a she."""
     return Who(name, kind, "she", "her", "her", "She", "Her")
 
 
@@ -86,23 +88,29 @@ class Teller:
         return first, self.one(*(option for option in options if option != first))
 
     def child(self) -> Who:
+        """A boy or a girl."""
         return self.one(self.boy, self.girl)()
 
     def boy(self) -> Who:
+        """A boy with a name."""
         return male(self.one(*vocabulary.BOYS), "boy")
 
     def girl(self) -> Who:
+        """A girl with a name."""
         return female(self.one(*vocabulary.GIRLS), "girl")
 
     def animal(self, but: str = "") -> Who:
+        """An animal with a name, of any kind except ``but``."""
         return self.one(self.he_animal, self.she_animal)(but)
 
     def he_animal(self, but: str = "") -> Who:
+        """A male animal, of any kind except ``but``."""
         return male(
             self.one(*vocabulary.HE_ANIMALS), self.one(*(k for k in vocabulary.ANIMAL_HOMES if k != but))
         )
 
     def she_animal(self, but: str = "") -> Who:
+        """A female animal, of any kind except ``but``."""
         return female(
             self.one(*vocabulary.SHE_ANIMALS), self.one(*(k for k in vocabulary.ANIMAL_HOMES if k != but))
         )
@@ -114,19 +122,24 @@ class Teller:
         return self.girl() if hero.he == "he" else self.boy()
 
     def parent(self) -> Who:
+        """Mom or Dad."""
         return self.one(female("Mom", "mom"), male("Dad", "dad"))
 
     def grandparent(self) -> Who:
+        """Grandma or Grandpa."""
         return self.one(female("Grandma", "grandma"), male("Grandpa", "grandpa"))
 
     def elder(self) -> Who:
+        """A parent or a grandparent."""
         return self.one(self.parent, self.grandparent)()
 
     def toy(self) -> Toy:
+        """A toy with a color or a size."""
         name = self.one(*vocabulary.TOYS)
         return Toy(name, f"{self.one(*vocabulary.COLORS, 'little')} {name}", vocabulary.TOYS[name])
 
     def day(self) -> str:
+        """When a story happens: "One sunny day"."""
         return self.one(*vocabulary.DAYS)
 
     def meet(self, hero: Who) -> str:
