@@ -15,6 +15,7 @@ from litmoe.cli.evaluate import EVALUATE
 from litmoe.cli.exchange import EXPORT, IMPORT
 from litmoe.cli.generate import GENERATE
 from litmoe.cli.help import help_text, help_wanted
+from litmoe.cli.inspect import INSPECT
 from litmoe.cli.plan import PLAN
 from litmoe.cli.prepare import PREPARE
 from litmoe.cli.report import REPORT, RUNS
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "train": TRAIN,
     "runs": RUNS,
     "report": REPORT,
+    "inspect": INSPECT,
     "generate": GENERATE,
     "evaluate": EVALUATE,
     "export": EXPORT,

@@ -38,13 +38,16 @@ class Script:
         return f"'sha256-{digest}'"
 
 
-def render(template: str, scripts: Sequence[str], figures: str, **values: Any) -> str:
+def render(
+    template: str, scripts: Sequence[str], figures: str, styles: Sequence[str] = ("page.css",), **values: Any
+) -> str:
     """A page of a template in ``assets``, with BokehJS, scripts of ``assets``, and its figures.
 
     Args:
         template: the template's file name.
         scripts: file names; they run in this order, after BokehJS.
         figures: JSON, which scripts find in the element ``figures``.
+        styles: file names.
         values: what the template shows.
 
     Raises:
@@ -56,7 +59,7 @@ def render(template: str, scripts: Sequence[str], figures: str, **values: Any) -
         .get_template(template)
         .render(
             **values,
-            style=_asset("page.css"),
+            style="".join(_asset(name) for name in styles),
             scripts=loaded,
             policy=_policy(loaded),
             figures=figures.replace("<", "\\u003c"),  # no text in it can end the element

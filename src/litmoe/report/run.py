@@ -105,7 +105,7 @@ def as_json(runs: Sequence[RunFigures]) -> dict[str, Any]:
         "schema": SCHEMA,
         "litmoe": __version__,
         "written": round(time.time(), 3),
-        "runs": [_finite(asdict(run)) for run in runs],
+        "runs": [finite(asdict(run)) for run in runs],
         "comparison": comparison(runs) if len(runs) > 1 else None,
     }
 
@@ -134,12 +134,12 @@ def _at(curves: Curves, event: Event, positions: Numbers) -> float | None:
     return round(float(np.interp(event.step, steps, values)), 3)
 
 
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
+def finite(value: Any) -> Any:
+    """A plain value with None for numbers that JSON does not have, and text for what it does not know."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -43,11 +43,11 @@ function mix(from, to, steps) {
     "#" + from.map((part, i) => hex(part + ((to[i] - part) * step) / (steps - 1))).join(""));
 }
 
-const shown = [];  // promises of the views on the page, to take them away again
+const standing = [];  // promises of the views on the page, to take them away again
 
 /** Take all charts away. */
 function clearCharts() {
-  for (const view of shown.splice(0)) view.then((v) => v.remove()).catch(() => {});
+  for (const view of standing.splice(0)) view.then((v) => v.remove()).catch(() => {});
   for (const target of document.querySelectorAll(".plot")) target.replaceChildren();
 }
 
@@ -75,8 +75,8 @@ function chart(options) {
 /** Show a chart in an element; says when it stands. */
 function show(plot, target) {
   const view = Bokeh.Plotting.show(plot, target);
-  shown.push(Promise.resolve(view).then((views) => (Array.isArray(views) ? views[0] : views)));
-  return shown[shown.length - 1];
+  standing.push(Promise.resolve(view).then((views) => (Array.isArray(views) ? views[0] : views)));
+  return standing[standing.length - 1];
 }
 
 /** A bubble with values where the pointer is. `rows` are pairs of a label and Bokeh's field. */
