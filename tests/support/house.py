@@ -18,7 +18,7 @@ ROOMS = (
     "messages",
     "progress_bar",
     "files",
-    "progress_bar",
+    "splitmix",
     "config",
     "stories",
     "distributed",

@@ -11,11 +11,10 @@ stored permutation would cost 8 bytes per window (for 10 billion tokens in windo
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDS = (
-    8  # four give a pseudo-random permutation in theory (Luby and Rackoff, 1988); more cost nothing here
-)
-_GOLDEN = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
+from litmoe.splitmix import GOLDEN, MASK, mix
+
+_ROUNDS = 8
+"""Four give a pseudo-random permutation in theory (Luby and Rackoff, 1988); more cost nothing here."""
 
 Indices = NDArray[np.int64]
 
@@ -59,18 +58,10 @@ def _feistel(indices: Indices, half_bits: int, key: int) -> Indices:
     right = indices.astype(np.uint64) & mask
     for round_number in range(_ROUNDS):
         round_key = np.uint64(_mix_int(key, round_number))
-        left, right = right, left ^ (_mix(right + round_key) & mask)
+        left, right = right, left ^ (mix(right + round_key) & mask)
     return ((left << np.uint64(half_bits)) | right).astype(np.int64)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), element by element."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _mix_int(key: int, counter: int) -> int:
     """A 64-bit key for one use of ``key``."""
-    seeded = np.array([(key + (counter + 1) * _GOLDEN) & _MASK], dtype=np.uint64)
-    return int(_mix(_mix(seeded))[0])
+    return mix(mix((key + (counter + 1) * GOLDEN) & MASK))

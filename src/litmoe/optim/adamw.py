@@ -1,9 +1,9 @@
-"""AdamW (arXiv 1711.05101) for bf16 parameters, with moments in full, in 8 or in 4 bits.
+"""AdamW (arXiv 1711.05101) for bf16 parameters, with moments in their parameter's type, 8 bits or 4 bits.
 
-All arithmetic is in fp32, a piece of a parameter at a time, so that its fp32 copies take a few megabytes and not
+All arithmetic is in fp32, on one piece of a parameter at a time, so that fp32 copies take a few megabytes and not
 several times the largest parameter. It is plain PyTorch: nothing is compiled, so it needs no compiler.
 
-Letters: N numbers of one piece.
+Shape suffixes: N numbers of one piece.
 """
 
 import math
@@ -18,22 +18,22 @@ from litmoe.optim.quantize import Code
 from litmoe.optim.rounding import Noise, write
 
 PIECES = {"cpu": 1 << 18}
-"""Numbers that are updated together: on a CPU as many as its cache holds. A multiple of every block."""
+"""Numbers updated together, by device type: on a CPU as many as its cache holds. A multiple of every block."""
 PIECE = 1 << 20
 """The same on other devices."""
 SMALLEST = 4096
-"""Parameters of fewer numbers (norms) keep fp32 moments, which cost nothing there."""
+"""Smaller parameters (norms) keep fp32 moments, which cost nothing there."""
 
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}
-"""torch's names, and whether there are negative numbers in them."""
+"""torch's names of the moments, and whether they hold negative numbers."""
 
 
 class AdamW(PlainStateOptimizer):
     """AdamW whose bf16 weights and moments are rounded stochastically.
 
-    Moments have the type of their parameter. In fp32 it is `torch.optim.AdamW` to the bit, and its state can be
-    loaded there and back in any type. 8 bytes per bf16 parameter with weight and gradient, as with torch's, which
-    however rounds to the nearest: with a beta2 of 0.999 its second moment in bf16 does not move any more.
+    Moments have the type of their parameter. In fp32 it equals `torch.optim.AdamW` to the bit, and states move
+    between the two in any type. 8 bytes per bf16 parameter with weight and gradient, as torch's, which however
+    rounds to nearest: with a beta2 of 0.999 its second moment in bf16 stops moving.
     """
 
     bits: ClassVar[Literal[4, 8] | None] = None
@@ -55,8 +55,8 @@ class AdamW(PlainStateOptimizer):
             lr: learning rate.
             betas: decay of the first and second moment, each from 0 to below 1.
             eps: added to the denominator.
-            weight_decay: share of a weight that is taken off it per step, times ``lr``.
-            stochastic_rounding: of what is in bf16; else to the nearest.
+            weight_decay: fraction of a weight subtracted per step, times ``lr``.
+            stochastic_rounding: for bf16 weights and moments; otherwise they are rounded to nearest.
             seed: of the rounding.
 
         Raises:
@@ -79,7 +79,7 @@ class AdamW(PlainStateOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of all parameters that have a gradient; returns what ``closure``, called before, does."""
+        """One update of all parameters that have a gradient; returns what ``closure``, called first, returns."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for number, (group, parameter) in enumerate(self.parameters()):
             if parameter.grad is not None:
@@ -91,14 +91,14 @@ class AdamW(PlainStateOptimizer):
     def update(
         self, parameter: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any], number: int
     ) -> None:
-        """One step of one parameter, the ``number``-th."""
+        """One step of one parameter, number ``number`` of all."""
         state["step"] += 1
         update_adamw(parameter, grad, state, group, self.noise(parameter, state, group, number), self.bits)
 
     def noise(
         self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], number: int
     ) -> Noise | None:
-        """What rounds this step of this parameter; None: to the nearest."""
+        """The rounding noise of this step of this parameter; None: round to nearest."""
         if not group["stochastic_rounding"] or parameter.dtype != torch.bfloat16:
             return None
         return Noise(group["seed"], int(state["step"]), number, parameter.device)
@@ -117,7 +117,7 @@ class AdamW4bit(AdamW):
 
 
 def new_moments(parameter: Tensor, bits: Literal[4, 8] | None) -> dict[str, Tensor]:
-    """The state of a parameter before its first step; moments in bits are flat."""
+    """The state of a parameter before its first step; quantized moments are flat."""
     state = {"step": torch.zeros(())}  # on the CPU, where reading it waits for nothing
     for name, signed in MOMENTS.items():
         if bits is None:
@@ -139,7 +139,7 @@ def update_adamw(
     noise: Noise | None,
     bits: Literal[4, 8] | None = None,
 ) -> None:
-    """One step of AdamW, in place; ``state["step"]`` has been counted up.
+    """One step of AdamW, in place; ``state["step"]`` already counts it.
 
     The update uses the moments before they are rounded.
     """
@@ -166,7 +166,7 @@ def update_adamw(
 
 
 class _Moment:
-    """A piece of a moment, wherever and in whatever type it is kept."""
+    """A piece of a moment, in whatever type it is stored."""
 
     def __init__(self, name: str, state: dict[str, Tensor], rows: slice, bits: Literal[4, 8] | None) -> None:
         self.n = rows.stop - rows.start

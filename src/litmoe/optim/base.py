@@ -1,4 +1,4 @@
-"""What the optimizers here have in common: a state of plain tensors that keeps its types."""
+"""The base of litmoe's optimizers: a state of plain tensors that keeps its types."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class PlainStateOptimizer(torch.optim.Optimizer):
-    """An optimizer whose state per parameter is a dictionary of plain tensors, each of a type of its own."""
+    """An optimizer whose state per parameter is a dictionary of plain tensors, each of its own type."""
 
     def new_state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        """The state of a parameter before its first update; of one on the meta device: its shapes and types."""
+        """The state of a parameter before its first update; for one on the meta device, only shapes and types."""
         raise NotImplementedError
 
     def parameters(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
@@ -19,7 +19,7 @@ class PlainStateOptimizer(torch.optim.Optimizer):
         return ((group, parameter) for group in self.param_groups for parameter in group["params"])
 
     def state_shapes(self) -> list[Tensor]:
-        """All tensors of the state, without memory, before they exist."""
+        """All tensors that the state will hold, on the meta device: without memory."""
         return [
             tensor
             for group, parameter in self.parameters()
@@ -27,13 +27,13 @@ class PlainStateOptimizer(torch.optim.Optimizer):
         ]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As `torch.optim.Optimizer`, which would however cast every tensor to the type of its parameter.
+        """Like `torch.optim.Optimizer`'s, which however casts every tensor to the type of its parameter.
 
         Raises:
             ValueError: it is the state of other parameters, or of another optimizer.
         """
         groups = [
-            # arguments that only the class here has keep their values; how to round is the run's choice
+            # arguments that the saved groups lack keep their values; how to round is the run's choice
             {**own, **saved, "stochastic_rounding": own["stochastic_rounding"]}
             for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
         ]
@@ -47,7 +47,7 @@ class PlainStateOptimizer(torch.optim.Optimizer):
             if {k: v.shape for k, v in shapes.items()} != {k: v.shape for k, v in saved[number].items()}:
                 raise ValueError(f"the state of parameter {number} is not that of {type(self).__name__}")
             self.state[parameter] = {
-                # what is not on the meta device is on the CPU by design
+                # a tensor that is not on the meta device belongs on the CPU
                 key: saved[number][key].to(
                     parameter.device if like.is_meta else like.device, like.dtype, copy=True
                 )

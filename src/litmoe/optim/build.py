@@ -4,6 +4,7 @@ import inspect
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -14,14 +15,16 @@ from torch import Tensor, nn
 
 from litmoe.config import ClassSpec, MemoryArgs
 from litmoe.config.instantiate import find_class, make
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError, MissingExtraError
+from litmoe.messages import one_line
 from litmoe.model.moe.experts import Experts
 from litmoe.model.moe.layer import MoE
 from litmoe.optim import AdamW, Muon
+from litmoe.optim.base import PlainStateOptimizer
 from litmoe.optim.offload import HostOptimizer
 
 OWN = ("AdamW8bit", "AdamW4bit", "Muon")
-"""Bare names that are not looked up in ``torch.optim``."""
+"""Names of litmoe's optimizers, which are not looked up in ``torch.optim``."""
 TORCHAO = "torchao"
 TORCH_ADAMW = ("AdamW", "torch.optim.AdamW")
 
@@ -29,33 +32,37 @@ TORCH_ADAMW = ("AdamW", "torch.optim.AdamW")
 def make_optimizer(
     spec: ClassSpec, model: nn.Module, precision: str, memory: MemoryArgs | None = None, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """The optimizer of a run over all parameters of ``model``, which lie where they are trained.
+    """The optimizer of a run over all parameters of ``model``, which are already on their device.
 
-    Matrices (the stacked experts and the embeddings among them) take the configured weight decay; vectors, that
-    is norms and biases, take none: decay would pull a norm's scale to zero. Muon gets the matrices between the
-    embeddings, the router's apart. The fused implementation is used where the class has one: 22 ms instead of
-    55 ms for AdamW on 30 M parameters on two CPU cores.
+    Matrices (including stacked experts and embeddings) take the configured weight decay; vectors (norms, biases)
+    take none: decay would pull a norm's scale to zero. Muon gets the matrices between the embeddings, except the
+    router's. The fused implementation is used where the class has one: 22 ms instead of 55 ms for AdamW on 30 M
+    parameters on two CPU cores.
 
     Args:
-        spec: its name and arguments.
-        model: what it updates.
+        spec: name and arguments of the optimizer.
+        model: whose parameters it updates.
         precision: of the run.
-        memory: how it is to save memory.
+        memory: how to save memory.
         seed: of stochastic rounding.
 
     Raises:
-        LitMoEError: no such optimizer, or arguments that it does not take.
+        ConfigError: an unknown optimizer, arguments that it does not take, or a missing compiler.
+        MissingExtraError: a torchao optimizer without torchao.
     """
+    # the class, and whether it rounds stochastically
     memory = memory or MemoryArgs()
     in_bf16 = precision == "bf16-true" and not memory.offload_optimizer
     rounds = in_bf16 and memory.stochastic_rounding
     cls = _find(spec, rounds)
+
+    # its arguments
     init_args: dict[str, Any] = dict(spec.init_args)
     takes = inspect.signature(cls).parameters
     if "lr" in takes and not isinstance(init_args.get("lr", 0.0), int | float):
-        raise LitMoEError(f"optimizer.init_args.lr: expected a number, got {init_args['lr']!r}")
+        raise ConfigError(f"optimizer.init_args.lr: expected a number, got {init_args['lr']!r}")
     if issubclass(cls, Muon) and "matrices" in init_args:
-        raise LitMoEError("optimizer.init_args.matrices has no effect here: the model says what is a matrix")
+        raise ConfigError("optimizer.init_args.matrices has no effect here: the model says what is a matrix")
     # In 16-mixed a fused step would unscale the gradients itself, after they should have been clipped.
     if "fused" in takes and "fused" not in init_args and precision != "16-mixed":
         init_args["fused"] = True
@@ -65,6 +72,8 @@ def make_optimizer(
         init_args = {"bf16_stochastic_round": rounds} | init_args
     if cls.__module__.partition(".")[0] == TORCHAO:
         _require_compiler("cpu" if memory.offload_optimizer else next(model.parameters()).device.type)
+
+    # its parameters, in groups by how they are updated
     groups = _muon_groups(model) if issubclass(cls, Muon) else [{"params": list(_trained(model))}]
     groups = [part for group in groups for part in _by_decay(group, "weight_decay" in takes)]
 
@@ -72,6 +81,8 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = make(cls, groups, section="optimizer", **init_args)
         return optimizer
 
+    if not issubclass(cls, PlainStateOptimizer) and cls.__module__.partition(".")[0] != TORCHAO:
+        _try_step(made, spec, next(model.parameters()), in_host=memory.offload_optimizer)
     return HostOptimizer(groups, made) if memory.offload_optimizer else made(groups)
 
 
@@ -81,18 +92,17 @@ def peak_learning_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """For all parameters, from the next update on."""
+    """Set the learning rate of all parameters, from the next update on."""
     for group in optimizer.param_groups:
-        if isinstance(
-            group["lr"], Tensor
-        ):  # torchao's, whose compiled step would be compiled anew for a number
+        # torchao's is a tensor: for a new number its step would be compiled again
+        if isinstance(group["lr"], Tensor):
             group["lr"].fill_(learning_rate)
         else:
             group["lr"] = learning_rate
 
 
 def describe(optimizer: torch.optim.Optimizer, precision: str) -> str:
-    """The optimizer by its name, and how it rounds what is in bf16."""
+    """The optimizer by name, and how it rounds bf16 weights."""
     inner = optimizer.inner if isinstance(optimizer, HostOptimizer) else optimizer
     name = f"{type(inner).__module__.partition('.')[0]}'s {type(inner).__name__}"
     if inner is not optimizer:
@@ -108,36 +118,62 @@ def describe(optimizer: torch.optim.Optimizer, precision: str) -> str:
 
 
 def rounds_stochastically(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer of ours, or of torchao, does that to bf16 weights."""
-    ours = any(group.get("stochastic_rounding") for group in optimizer.param_groups)
-    return ours or getattr(optimizer, "bf16_stochastic_round", False)
+    """Whether this optimizer rounds bf16 weights stochastically."""
+    own = any(group.get("stochastic_rounding") for group in optimizer.param_groups)
+    return own or getattr(optimizer, "bf16_stochastic_round", False)
 
 
 def _find(spec: ClassSpec, rounds: bool) -> type:
-    """The optimizer's class; AdamW is torch's, but for stochastic rounding, which that one does not have."""
+    """The optimizer's class. AdamW is torch's, or litmoe's to round stochastically, which torch's cannot."""
     if spec.class_path in OWN or (rounds and spec.class_path in TORCH_ADAMW):
         own = replace(spec, class_path=f"litmoe.optim.{spec.class_path.rpartition('.')[2]}")
         if spec.class_path in TORCH_ADAMW:
             for name in spec.init_args.keys() - inspect.signature(AdamW).parameters.keys():
                 if name in inspect.signature(torch.optim.AdamW).parameters:
-                    raise LitMoEError(
+                    raise ConfigError(
                         f"optimizer.init_args.{name}: the AdamW that rounds stochastically takes no such "
-                        "argument: leave it out, or set memory.stochastic_rounding: false"
+                        "argument: remove it, or set memory.stochastic_rounding: false"
                     )
         return find_class(own, "optimizer", "torch.optim", torch.optim.Optimizer)
     if spec.class_path.partition(".")[0] == TORCHAO and find_spec(TORCHAO) is None:
-        raise LitMoEError(
+        raise MissingExtraError(
             f"optimizer.class_path {spec.class_path}: torchao is not installed: pip install 'litmoe[lowbit]', or "
-            "use AdamW8bit or AdamW4bit, which need nothing"
+            "use AdamW8bit or AdamW4bit, which need no extra"
         )
     return find_class(spec, "optimizer", "torch.optim", torch.optim.Optimizer)
 
 
-def _require_compiler(device: str) -> None:
-    """torchao compiles its step when it is first called.
+def _try_step(
+    make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    spec: ClassSpec,
+    like: Tensor,
+    in_host: bool,
+) -> None:
+    """Refuse an optimizer that cannot do a plain step, by trying it on four numbers.
 
     Raises:
-        LitMoEError: there is nothing here to compile with.
+        ConfigError: it wants a closure, sparse gradients, or another device.
+    """
+    empty = torch.zeros(2, 2) if in_host else torch.zeros(2, 2, device=like.device, dtype=like.dtype)
+    parameter = nn.Parameter(empty)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = make([{"params": [parameter]}])
+    if inspect.signature(type(optimizer).step).parameters["closure"].default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"optimizer {spec.class_path} evaluates the loss several times per step, which training does not do: "
+            "use another, such as AdamW"
+        )
+    try:
+        optimizer.step()
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"optimizer {spec.class_path} cannot do a step here: {one_line(error)}") from error
+
+
+def _require_compiler(device: str) -> None:
+    """Refuse torchao, which compiles its step at the first call, where nothing can compile it.
+
+    Raises:
+        ConfigError: no compiler for this device.
     """
     if device == "cuda":
         there, what = find_spec("triton") is not None, "Triton"
@@ -145,9 +181,9 @@ def _require_compiler(device: str) -> None:
         compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
         there, what = any(shutil.which(name) for name in compilers if name), "a C++ compiler"
     if not there:
-        raise LitMoEError(
-            f"torchao's optimizers are compiled for {device} at their first step, which needs {what}, and there "
-            "is none here: install it, or use AdamW8bit or AdamW4bit, whose moments are the same"
+        raise ConfigError(
+            f"torchao compiles its optimizers for {device} at their first step, which needs {what}, and there is "
+            "none here: install it, or use AdamW8bit or AdamW4bit, whose moments are the same"
         )
 
 
@@ -156,7 +192,7 @@ def _trained(model: nn.Module) -> list[Tensor]:
 
 
 def _by_decay(group: dict[str, Any], takes_decay: bool) -> list[dict[str, Any]]:
-    """The group's matrices, and its vectors without weight decay."""
+    """The group split into its matrices, and its vectors without weight decay."""
     matrices, vectors = ({**group, "params": []} for _ in range(2))
     for parameter in group["params"]:
         (matrices if parameter.ndim >= 2 else vectors)["params"].append(parameter)
@@ -166,7 +202,7 @@ def _by_decay(group: dict[str, Any], takes_decay: bool) -> list[dict[str, Any]]:
 
 
 def _muon_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Groups by what matrices their parameters are made of; None, which comes last: AdamW's."""
+    """Groups of parameters by the matrices that they divide into; AdamW's group (None) comes last."""
     matrices = _matrices(model)
     by_rows: dict[tuple[int, ...] | None, list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -177,7 +213,7 @@ def _muon_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def _matrices(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The parameters that Muon takes, by name, with the rows of each matrix that they consist of; (): one."""
+    """The parameters that Muon updates, by name, with the rows of each of their matrices; (): a single one."""
     found: dict[str, tuple[int, ...]] = {}
     routers = {f"{name}.gate" for name, module in model.named_modules() if isinstance(module, MoE)}
     for name, module in model.named_modules():

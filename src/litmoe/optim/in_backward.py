@@ -1,4 +1,4 @@
-"""The optimizer's step inside the backward: no two gradients are in memory at one time."""
+"""The optimizer's step inside the backward: no two gradients are in memory at once."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from torch import Tensor
 class StepInBackward:
     """Updates every parameter as soon as backward has its whole gradient, and frees the gradient.
 
-    The update is that of the same optimizer after the backward, to the bit. Nothing can depend on all gradients
-    together, such as clipping, and nothing can be left out afterwards.
+    The update equals that of the same optimizer after the backward, to the bit. Nothing can depend on all
+    gradients together, such as clipping, and no step can be skipped afterwards.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         """
         Args:
-            optimizer: whose step passes over parameters without a gradient, as all of torch's do.
+            optimizer: its step must skip parameters without a gradient, as torch's all do.
         """
         self.optimizer = optimizer
         self._norms: list[Tensor] = []

@@ -1,10 +1,10 @@
-"""Muon: momentum whose matrices are orthogonalised, for all that is a matrix between the embeddings.
+"""Muon: orthogonalised momentum, for every matrix between the embeddings.
 
 Keller Jordan, "Muon: an optimizer for hidden layers in neural networks"
-(https://kellerjordan.github.io/posts/muon), with the step size of Moonlight (arXiv 2502.16982), by which one
+(https://kellerjordan.github.io/posts/muon), with the step size of Moonlight (arXiv 2502.16982), so that one
 learning rate and weight decay serve AdamW's parameters too.
 
-Letters: M matrices, R rows, D columns.
+Shape suffixes: M matrices, R rows, D columns.
 """
 
 import math
@@ -19,18 +19,18 @@ from litmoe.optim.base import PlainStateOptimizer
 from litmoe.optim.rounding import Noise, write
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, by Keller Jordan: steep at zero, and within 0.7 to 1.2 after five rounds."""
+"""Of Keller Jordan's quintic iteration: steep at zero, and within 0.7 to 1.2 after five rounds."""
 
 PIECE = 1 << 22
-"""Numbers whose matrices are updated together: so many experts of a stack, at least one."""
+"""Numbers updated together: as many matrices of a stack as that makes, at least one."""
 
 
 class Muon(AdamW):
-    """Muon for matrices, AdamW for all else, in one optimizer.
+    """Muon for matrices and AdamW for everything else, in one optimizer.
 
-    A group says in ``matrices`` how its parameters are made of matrices: the rows of each matrix, from the first
-    on, in the last two dimensions; ``()``: one; None: these parameters are AdamW's. Dimensions before the last
-    two count matrices, such as experts. Every matrix is orthogonalised by itself.
+    A group's ``matrices`` says how its parameters divide into matrices along the second to last dimension: the
+    rows of each matrix in order; ``()``: a single matrix; None: AdamW updates these parameters. Dimensions before
+    the last two count matrices, such as experts. Every matrix is orthogonalised separately.
 
     6 bytes per bf16 matrix parameter with weight and gradient.
     """
@@ -53,19 +53,19 @@ class Muon(AdamW):
         """
         Args:
             params: parameters, or groups of them.
-            lr: learning rate, of a size as for AdamW.
+            lr: learning rate, of the size usual for AdamW.
             momentum: decay of the mean gradient, from 0 to below 1.
-            nesterov: look ahead by one step of momentum.
+            nesterov: look one step of momentum ahead.
             ns_steps: rounds of Newton-Schulz.
-            weight_decay: share of a weight that is taken off it per step, times ``lr``.
+            weight_decay: fraction of a weight subtracted per step, times ``lr``.
             betas: AdamW's, for its groups.
             eps: AdamW's, for its groups.
-            matrices: for groups that do not say it.
-            stochastic_rounding: of what is in bf16; else to the nearest.
+            matrices: of groups that do not set it.
+            stochastic_rounding: for bf16 weights and moments; otherwise they are rounded to nearest.
             seed: of the rounding.
 
         Raises:
-            ValueError: arguments out of range, or a parameter that does not consist of such matrices.
+            ValueError: arguments out of range, or a parameter that does not divide into such matrices.
         """
         check_ranges(lr=lr, eps=eps, weight_decay=weight_decay, ns_steps=ns_steps)
         check_shares(momentum=momentum, betas=betas)
@@ -128,9 +128,9 @@ def _update_matrices(
 
 
 def orthogonalised(matrices_MRD: Tensor, steps: int) -> Tensor:
-    """About U V^T of every matrix U S V^T, (M, R, D) fp32: singular values become 0.7 to 1.2.
+    """Approximately U V^T of every matrix U S V^T, (M, R, D) fp32: singular values become 0.7 to 1.2.
 
-    A matrix of zeros stays one. Products are in bf16 on CUDA, which is what they cost least in there, and enough.
+    A matrix of zeros stays zero. On CUDA products are in bf16, the cheapest type there and exact enough.
     """
     a, b, c = COEFFICIENTS
     x_MRD = matrices_MRD.to(torch.bfloat16 if matrices_MRD.device.type == "cuda" else torch.float32)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class HostOptimizer(torch.optim.Optimizer):
-    """Any optimizer, with its state and its step on the host.
+    """Any optimizer, with its state and its step in host memory.
 
-    The host has the weights in fp32 too, and there they are updated; the device gets them rounded to the nearest
-    in its own type. bf16 weights therefore need no stochastic rounding, and a checkpoint holds the fp32 weights as
-    well. Parameters are updated one after another, so the host holds one gradient at a time.
+    The host also holds the weights in fp32 and updates them there; the device gets them rounded to nearest in its
+    own type. So bf16 weights need no stochastic rounding, and a checkpoint holds the fp32 weights too. Parameters
+    are updated one after another, so the host holds one gradient at a time.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class HostOptimizer(torch.optim.Optimizer):
         """
         Args:
             params: groups of parameters on the device, each with a list of them.
-            make: the optimizer of groups of the same kind, whose parameters are fp32 and on the host.
+            make: makes the optimizer of such groups, whose parameters are fp32 and on the host.
         """
         on_host = [
             {**group, "params": [torch.empty(p.shape, dtype=torch.float32) for p in group["params"]]}
@@ -52,13 +52,13 @@ class HostOptimizer(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's, and the fp32 weights where the device's are rounded, as ``master``."""
+        """The inner optimizer's state, and as ``master`` the fp32 weights of parameters that the device rounds."""
         return {**self.inner.state_dict(), "master": self._masters()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also of the same optimizer on the device, whose weights are then the fp32 ones.
+        """Load a state, also one of the same optimizer on the device, whose weights then become the fp32 ones.
 
-        Call it when the device has its weights.
+        Call it once the device has its weights.
         """
         self.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "master"})
         groups = zip(self.param_groups, self.inner.param_groups, strict=True)

@@ -1,10 +1,10 @@
-"""Moments of an optimizer in 8 or 4 bits: numbers in blocks, each block with a scale of its own.
+"""Block-wise quantization of an optimizer's moments to 8 or 4 bits.
 
-Block-wise quantization of arXiv 2110.02861 (8 bits, blocks of 256) and arXiv 2309.01507 (4 bits, blocks of 128).
-A number is stored as the nearest of 256 or 16 levels times the largest magnitude of its block. Levels with a sign
-are the dynamic map of arXiv 1511.04561, in which each power of ten has twice as many as the one below it.
+By arXiv 2110.02861 (8 bits, blocks of 256) and arXiv 2309.01507 (4 bits, blocks of 128). A number is stored as the
+nearest of 256 or 16 levels times the largest magnitude of its block. Signed levels are the dynamic map of
+arXiv 1511.04561, in which each power of ten has twice as many levels as the one below it.
 
-Letters: N numbers, B numbers per block, C bytes of codes.
+Shape suffixes: N numbers, B numbers per block, C bytes of codes.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Code(NamedTuple):
-    """A way to store numbers."""
+    """A storage format for numbers."""
 
     bits: int
     """8 or 4."""
@@ -40,14 +40,14 @@ class Code(NamedTuple):
         return levels.index_select(0, codes_C.int()).mul_(scales.repeat_interleave(self.block)[:n])
 
     def encode(self, values_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and scales of fp32 numbers: the nearest level, and of two as near the larger."""
+        """Codes and scales of fp32 numbers: the nearest level, ties to the larger."""
         n = values_N.numel()
         blocks_B = F.pad(values_N, (0, -n % self.block)).view(-1, self.block)
         scales = blocks_B.abs().amax(1)
         # a block of zeros has no scale to divide by
         scaled_N = (blocks_B / scales.clamp(min=1e-12).unsqueeze(1)).flatten()[:n]
         tables = _tables(self, values_N.device)
-        # Levels are further apart than bf16 numbers: the upper half of a number leaves the choice between two.
+        # Levels are further apart than bf16 numbers, so the upper half of a number leaves two candidates.
         codes_N = tables.codes.index_select(0, (scaled_N.view(torch.int32) >> 16).bitwise_and_(0xFFFF))
         codes_N += scaled_N >= tables.midpoints.index_select(0, codes_N)
         codes_C = codes_N.to(torch.uint8)
@@ -58,7 +58,7 @@ class Code(NamedTuple):
 
 
 def make_tables(device: torch.device) -> None:
-    """Work out now what is otherwise worked out when it is first needed on a device, and kept."""
+    """Build a device's lookup tables now instead of at first use."""
     for bits in (4, 8):
         for signed in (True, False):
             _tables(Code(bits, signed), device)
@@ -75,7 +75,7 @@ class _Tables(NamedTuple):
 
 @cache
 def _tables(code: Code, device: torch.device) -> _Tables:
-    """Look-up takes 4 ns per number on a CPU where a binary search takes 43."""
+    """Lookup tables: 4 ns per number on a CPU, where a binary search takes 43 ns."""
     levels = torch.tensor(sorted(_levels(code)), dtype=torch.float32)
     midpoints = torch.cat([(levels[1:] + levels[:-1]) / 2, torch.tensor([torch.inf])])
     upper = torch.arange(1 << 16, dtype=torch.int32)

@@ -1,18 +1,20 @@
-"""Stochastic rounding to bf16: up or down at random, so that the mean over many updates is the exact one.
+"""Stochastic rounding to bf16: up or down at random, so that the mean over many updates is exact.
 
-Rounding to the nearest loses every update below 1/512 of a weight, and bf16 training with small learning rates
-stands still (arXiv 2010.06192).
+Rounding to nearest loses every update below 1/512 of a weight, half the smallest step between bf16 numbers, and
+bf16 training with small learning rates stands still (arXiv 2010.06192).
 """
 
 import torch
 from torch import Tensor
 
+from litmoe.splitmix import GOLDEN, MASK, mix
+
 
 class Noise:
     """Random bits that are a pure function of (seed, step, number of the parameter).
 
-    So nothing of it has to be saved for a run to repeat, replicas on several devices draw the same, and the order
-    in which parameters are updated does not matter.
+    So a resumed run needs no saved state for it, replicas on several devices draw the same bits, and the order in
+    which parameters are updated does not matter.
     """
 
     def __init__(self, seed: int, step: int, number: int, device: torch.device) -> None:
@@ -25,7 +27,7 @@ class Noise:
 
 @torch.no_grad()
 def write(target: Tensor, values: Tensor, noise: Noise | None) -> None:
-    """Copy fp32 ``values`` into ``target``; bf16 targets are rounded stochastically where there is ``noise``."""
+    """Copy fp32 ``values`` into ``target``; with ``noise``, a bf16 target is rounded stochastically."""
     if noise is None or target.dtype != torch.bfloat16:
         target.copy_(values)
         return
@@ -36,8 +38,5 @@ def write(target: Tensor, values: Tensor, noise: Noise | None) -> None:
 
 
 def _mixed(value: int) -> int:
-    """SplitMix64's finalizer: neighbouring seeds give unrelated numbers, in the lower 32 bits too."""
-    value = (value + 0x9E3779B97F4A7C15) % 2**64
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
-    return (value ^ (value >> 31)) % 2**63
+    """A number that neighbouring values do not share, not even in its lower 32 bits."""
+    return mix((value + GOLDEN) & MASK) % 2**63

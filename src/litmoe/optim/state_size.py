@@ -1,4 +1,4 @@
-"""The state that an optimizer will have, before its first step."""
+"""The size of an optimizer's state before its first step."""
 
 import copy
 from collections import defaultdict
@@ -13,9 +13,10 @@ from litmoe.optim.offload import HostOptimizer
 
 
 def state_shapes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """All tensors that the optimizer's state will have after a step, on the meta device: without memory.
+    """All tensors that the optimizer's state will hold after a step, on the meta device: without memory.
 
-    Of a class that looks at values, as Adafactor does: as much as Adam's, which no usual one exceeds.
+    If the step reads tensor values (Adafactor), assume Adam's two tensors per parameter, an upper bound for common
+    optimizers.
     """
     if isinstance(optimizer, HostOptimizer):
         return [*state_shapes(optimizer.inner), *optimizer.masters_shapes()]

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 PACKAGE = "torchao"
-"""The only one whose classes a checkpoint may name: loading one must not import whatever a file says."""
+"""The only package whose classes a checkpoint may name: loading must not import whatever a file says."""
 
 
 def plain(tree: Any) -> Any:
-    """The same nest of dicts, lists and tuples, each tensor subclass a dictionary of what it is made of."""
+    """The same nested dicts, lists and tuples, each tensor subclass as a dictionary of the tensors inside it."""
     if isinstance(tree, Tensor) and is_traceable_wrapper_subclass(tree):
         names, context = tree.__tensor_flatten__()
         kind = type(tree)
