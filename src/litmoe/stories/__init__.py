@@ -1,7 +1,7 @@
 """The built-in sample corpus: short children's stories in simple English, made by a seeded generator.
 
-All of the text is synthetic. It was written for this project and is put together here, so it has the
-project's own licence and needs no download: a first training run and the tests work without a network.
+All of the text is synthetic: it was written for this project and is put together here. So it has the project's
+own licence and needs no download, and a first training run and the tests work without a network.
 """
 
 import random
@@ -12,7 +12,7 @@ from litmoe.stories.children import CHILDREN
 from litmoe.stories.teller import Teller
 
 PLOTS = {plot.__name__: plot for plot in (*CHILDREN, *ANIMALS)}
-"""Every plot by its name, in the order that a story's first choice is made from."""
+"""Every plot by name. A story's first choice is made in this order."""
 
 SAMPLE_STORIES = 9_000
 """The number of stories in the default corpus: about 5.5 million characters."""

@@ -1,4 +1,4 @@
-"""The words which the sample stories draw from: names, animals, toys, places and days."""
+"""The words that the sample stories draw from: names, animals, toys, places and days."""
 
 # fmt: off
 BOYS = [
@@ -13,7 +13,7 @@ GIRLS = [
     "Sofia", "Julia", "Beth",
 ]
 
-# An animal in a story is a he or a she with a name, and lives in a place which suits it.
+# An animal in a story is a he or a she with a name, and lives in a place that suits it.
 HE_ANIMALS = [
     "Pip", "Bobo", "Nibble", "Fuzzy", "Biscuit", "Rusty", "Bramble", "Button", "Benny", "Dusty",
     "Pepper", "Bruno", "Chip", "Tuck", "Buddy", "Scout",
@@ -40,7 +40,7 @@ ANIMAL_HOMES = {
     "beaver": "in a house of sticks on the pond",
 }
 
-# Each toy with what a child does with it.
+# Each toy, and what a child does with it.
 TOYS = {
     "ball": "roll it across the floor",
     "teddy bear": "hug it at night",
