@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,14 @@ def test_a_zip_is_its_text_files_in_the_order_of_their_names(read: Reader) -> No
     assert left_out[0].startswith("files of other kinds in .zip archives, left out: 1, 8 bytes")
     assert left_out[1].startswith("hidden files in .zip archives, left out: 1, 2 bytes")
     assert read("named.txt", zipped({"a.txt": b"One"})) == ["One"]
+
+
+def test_a_zip_of_many_files_is_opened_once(read: Reader) -> None:
+    """Its directory is long: read again for every file of 3,000, it takes minutes."""
+    start = time.monotonic()
+    members = {f"{number:04}.txt": b"Story %d" % number for number in range(3000)}
+    assert read("many.zip", zipped(members)) == [raw.decode() for raw in members.values()]
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(

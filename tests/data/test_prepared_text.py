@@ -18,7 +18,7 @@ from support.preparing import DOCUMENTS, Prepare, write
 from litmoe.config import PrepareConfig
 from litmoe.data.corpus import open_sources
 from litmoe.data.documents import END_OF_TEXT
-from litmoe.data.text_shards import write_splits
+from litmoe.data.splitting import write_splits
 from litmoe.errors import LitMoEError
 
 
@@ -141,6 +141,24 @@ def test_plain_text_stays_in_plain_files(run: Prepare, tmp_path: Path) -> None:
     assert names == ["train/shard-00000.txt", "val/shard-00000.txt"]
     train = "".join(f"{text}\n{END_OF_TEXT}\n" for text in run.documents("train"))
     assert (run.data / "train/shard-00000.txt").read_bytes() == train.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%PDF-1.4 is how such a file begins.",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0",
+        "PAR1 and so on",
+        "a\0b\0c\0d\0e\0f\0g\0h\0i\0j\0k\0l\0",
+        "x" * 257 + "ustar",
+    ],
+)
+def test_a_shard_is_never_taken_for_another_kind_of_file(run: Prepare, tmp_path: Path, text: str) -> None:
+    """Though a record may begin as such files do, and a shard with it."""
+    source = put(tmp_path / "a.jsonl", lines(text, text + " and more", "a third", "a fourth"))
+    run(source=[str(source)], val_fraction=0.5)
+    expected = [text, text + " and more", "a third", "a fourth"]
+    assert sorted(run.documents("train") + run.documents("val")) == sorted(expected)
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from litmoe.config import PrepareConfig
 from litmoe.data.documents import Piece, document_of
-from litmoe.data.reading.formats import members, read_documents
+from litmoe.data.reading.formats import members, read_places
 from litmoe.data.reading.kinds import ALSO_COMPRESSED, READS, bare_stem, form_of
 from litmoe.data.reading.listing import list_text, no_text
 from litmoe.data.reading.notes import Notes
@@ -172,8 +172,7 @@ def local_source(path: Path, config: PrepareConfig) -> Source:
 
 def _reader(places: list[Place], config: PrepareConfig) -> Reader:
     def read(notes: Notes | None = None) -> Iterator[Piece]:
-        for place in places:
-            yield from read_documents(place, config.document_boundaries, config.text_field, notes=notes)
+        return read_places(places, config.document_boundaries, config.text_field, notes=notes)
 
     return read
 

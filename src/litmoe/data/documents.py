@@ -43,9 +43,9 @@ def documents_in(
     """Turn the text of a file, in chunks, into the pieces of its documents.
 
     Documents are stripped, and empty ones dropped. ``auto`` ends them at ``<|endoftext|>``, ``blank-line`` at
-    blank lines too. ``file`` makes one document of everything; a ``<|endoftext|>`` in it becomes a line
-    break. The result does not depend on the size of the chunks, except for where a document of more than ``2
-    * piece_characters`` is cut.
+    blank lines too. ``file`` makes one document of everything; a ``<|endoftext|>`` in it becomes a line break.
+    The result does not depend on the size of the chunks, except for where a document of more than
+    ``2 * piece_characters`` is cut.
     """
     rest = ""
     inside = False  # whether pieces of the document now in ``rest`` went out already

@@ -65,9 +65,9 @@ def prepare(config: PrepareConfig, say: Say = silent) -> PreparedData:
         say: Told what is done, read, left out and reused, a line each.
 
     Raises:
-        ConfigError: A setting that is wrong. DataError: A source or tokenizer that cannot be had, or a folder
-        that holds something else than what is asked
-            for. Then nothing is changed.
+        ConfigError: A setting is wrong.
+        DataError: A source or tokenizer cannot be had, or a folder holds something else than what is asked for.
+            Then nothing is changed.
     """
     started = time.monotonic()
     _check(config)
@@ -118,12 +118,11 @@ def _check(config: PrepareConfig) -> None:
             "together, or one for each --source (null: all of it)"
         )
     numbers = most if isinstance(most, list) else [most]
-    fewest, why = (
-        (2, "one to train on, one to validate") if len(numbers) == 1 else (1, "or leave out a source")
-    )
+    fewest = 2 if len(numbers) == 1 else 1
     for number in numbers:
         if number is not None and number < fewest:
-            raise ConfigError(f"--max-documents is {number}; give {fewest} or more: {why}")
+            why = ": one to train on, one to validate" if fewest == 2 else ", or leave out that source"
+            raise ConfigError(f"--max-documents is {number}; give {fewest} or more{why}")
     _refuse_source_in_data(config)
 
 

@@ -27,7 +27,7 @@ from litmoe.data.corpus_record import (
     texts_in,
 )
 from litmoe.data.reading.listing import Listing, has_text, is_own_folder, list_text
-from litmoe.data.text_shards import write_splits
+from litmoe.data.splitting import write_splits
 from litmoe.errors import DataError, DiskFullError, LitMoEError
 from litmoe.files import is_disk_full, reason_of, rename, write_text
 from litmoe.messages import Say, readable, silent

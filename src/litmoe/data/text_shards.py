@@ -1,4 +1,4 @@
-"""Documents out: sources become text files of about 64 MB each, for training and for validation.
+"""Documents out: text files of about 64 MB each.
 
 The files are plain text with a line ``<|endoftext|>`` after every document, which any tool can read. A record
 that has ``<|endoftext|>`` in its text cannot stand there, so it opens a file of JSON lines,
@@ -8,19 +8,14 @@ that has ``<|endoftext|>`` in its text cannot stand there, so it opens a file of
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from litmoe.config import PrepareConfig
-from litmoe.data.corpus import Source, SourcePart, Split
-from litmoe.data.documents import END_OF_TEXT, Piece, document_key, validation_limit
-from litmoe.data.encoding import document_keys, one_document
-from litmoe.data.reading.decoding import control_characters
-from litmoe.data.reading.notes import Notes
-from litmoe.errors import DataError
-from litmoe.messages import readable
-from litmoe.progress_bar import progress_bar
+from litmoe.data.documents import END_OF_TEXT, Piece, documents_in
+from litmoe.data.reading.decoding import control_characters, decoded
+from litmoe.data.reading.formats import is_plain_text
+from litmoe.data.reading.kinds import HEAD_BYTES
+from litmoe.data.reading.streams import Place, byte_chunks
 
 SHARD_BYTES = 64 << 20
 
@@ -38,7 +33,7 @@ class ShardWriter:
         self.folder = folder
         self._file: Any = None
         self._suffix = ""
-        self._size = 0
+        self._size, self._head = 0, b""
         self._inside = False  # a document has begun and not ended
         folder.mkdir(parents=True)
 
@@ -61,6 +56,8 @@ class ShardWriter:
     def close(self) -> None:
         """Finish the file, down to the disk."""
         if self._file is not None:
+            if self._suffix == ".txt" and not is_plain_text(self._head):
+                self._rewrite_as_lines()
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -77,12 +74,25 @@ class ShardWriter:
     def _open(self, suffix: str) -> None:
         self._suffix = suffix
         self._file = (self.folder / f"shard-{len(self.files):05d}{suffix}").open("wb")
-        self._hash, self._size = hashlib.sha256(), 0
+        self._hash, self._size, self._head = hashlib.sha256(), 0, b""
 
     def _write(self, raw: bytes) -> None:
         self._file.write(raw)
         self._hash.update(raw)
         self._size += len(raw)
+        if len(self._head) < HEAD_BYTES:
+            self._head += raw[: HEAD_BYTES - len(self._head)]
+
+    def _rewrite_as_lines(self) -> None:
+        """Make JSON lines of a text file that would be taken for something else, as its first document is about
+        files: the text of a PDF, say, which begins with ``%PDF-``."""
+        self._file.close()
+        written = Path(self._file.name)
+        self._open(".jsonl")
+        for piece in documents_in(decoded(byte_chunks(Place(written)), "utf-8", str(written))):
+            self._write(self._as_line(piece))
+            self._inside = not piece.ends_document
+        written.unlink()
 
     def _as_text(self, piece: Piece, text: bytes) -> bytes:
         return text + f"\n{END_OF_TEXT}\n".encode() if piece.ends_document else text
@@ -92,177 +102,3 @@ class ShardWriter:
         line = json.dumps(piece.text, ensure_ascii=False)[1:-1]
         before = "" if self._inside else '{"text": "'
         return (before + line + ('"}\n' if piece.ends_document else "")).encode()
-
-
-class Quota:
-    """How many documents may still be read; None: all."""
-
-    def __init__(self, most: int | None) -> None:
-        self.most = most
-        self.read = 0
-
-    def left(self) -> int | None:
-        """What is left of it."""
-        return None if self.most is None else self.most - self.read
-
-
-class SplitsWriter:
-    """A training and a validation :class:`ShardWriter`, and the rule that no document reaches both."""
-
-    def __init__(self, folder: Path, progress: bool, remember_validation: bool) -> None:
-        """``remember_validation``: keep the keys of validation documents, about 100 bytes each. Needed only
-        where a source has its own split; a hash never sends equal documents to different splits."""
-        self.train, self.val = ShardWriter(folder / "train"), ShardWriter(folder / "val")
-        self.dropped = 0
-        """Training documents left out because they are validation documents too."""
-        self.dropped_bytes = 0
-        self.exchanged: str | None = None
-        """What to say if the two splits were exchanged."""
-        self.notes = Notes()
-        self._validation_keys: set[int] | None = set() if remember_validation else None
-        self._bar = progress_bar(desc="read", unit=" documents", unit_scale=True, show=progress)
-
-    def take(self, part: SourcePart, quota: Quota, most: int | None, split: Callable[[int], Split]) -> None:
-        """Write up to ``most`` documents of ``part``, each to the split that its key selects."""
-        target: ShardWriter | None = None
-        starts = True
-        for piece in first_documents(part.read(self.notes), most):
-            if starts:
-                target = self._target(document_key(piece.text), split)
-                quota.read += 1
-            if target is not None:
-                target.add(piece)
-            else:
-                self.dropped_bytes += len(piece.text.encode())
-            starts = piece.ends_document
-            self._bar.update(starts)
-
-    def _target(self, key: int, split: Callable[[int], Split]) -> ShardWriter | None:
-        keys = self._validation_keys
-        if split(key) == "val":
-            if keys is not None:
-                keys.add(key)
-            return self.val
-        if keys is not None and key in keys:
-            self.dropped += 1
-            return None
-        return self.train
-
-    def lines(self) -> list[str]:
-        """What a person should know about the text that was written, a line each."""
-        lines = self.notes.lines()
-        if self.dropped:
-            lines.append(
-                f"dropped {self.dropped:,} training documents that are in the validation text too "
-                f"({readable(self.dropped_bytes)})"
-            )
-        control = self.train.control_characters + self.val.control_characters
-        if control:
-            lines.append(f"{control:,} control characters (NUL and the like) are kept as text")
-        if self.exchanged:
-            lines.append(self.exchanged)
-        elif self.val.n_bytes > self.train.n_bytes:
-            sizes = f"{readable(self.val.n_bytes)} against {readable(self.train.n_bytes)}"
-            lines.append(f"there is more validation text than training text: {sizes}")
-        return lines
-
-    def exchange(self) -> None:
-        """Make the validation text, which is the longer one, the training text, and the other way round."""
-        train, val = readable(self.train.n_bytes), readable(self.val.n_bytes)
-        self.train, self.val = self.val, self.train
-        aside = self.train.folder.with_name("aside")
-        self.train.move(aside)
-        self.val.move(self.val.folder.with_name("val"))
-        self.train.move(aside.with_name("train"))
-        self.exchanged = f"a split by document would train on {train} and validate on {val}: exchanged"
-
-    def close(self) -> None:
-        """Finish all files."""
-        self.train.close()
-        self.val.close()
-        self._bar.close()
-
-
-def write_splits(sources: list[Source], config: PrepareConfig, folder: Path) -> SplitsWriter:
-    """Read all sources and write ``folder/train`` and ``folder/val``.
-
-    Documents without a split go by their hash. Validation text is read first, and a training document equal to one
-    of it is dropped: so a published validation split stays whole, and none of it is trained on.
-
-    A hash knows nothing of length: where it gives more text to validation than to training (one long document
-    among a few short ones), the two are exchanged.
-
-    Raises:
-        DataError: A source cannot be read, or a split would be empty.
-    """
-    parts: dict[Split | None, list[tuple[SourcePart, int]]] = {"val": [], None: [], "train": []}
-    for number, source in enumerate(sources):
-        for part in source.parts:
-            parts[part.split].append((part, number))
-    names = ", ".join(source.name for source in sources)
-    writer = SplitsWriter(folder, config.progress, remember_validation=bool(parts["val"]))
-    quotas = _quotas(config)
-
-    try:
-        for part, number in parts["val"]:
-            quota = quotas[number]
-            share = (
-                None if quota.most is None else max(1, round(quota.most * config.val_fraction)) - quota.read
-            )
-            writer.take(part, quota, share, lambda key: "val")
-
-        if parts[None]:
-            limit: int | None = int(config.val_fraction * 2**64)
-            if not parts["val"]:
-                limit = validation_limit(
-                    document_keys(_read_within(parts[None], _quotas(config))), config.val_fraction
-                )
-            if limit is None:
-                empty = next(_read_within(parts[None], _quotas(config)), None) is None
-                raise DataError(one_document(names, empty))
-            for part, number in parts[None]:
-                writer.take(
-                    part, quotas[number], quotas[number].left(), lambda key: "val" if key < limit else "train"
-                )
-
-        for part, number in parts["train"]:
-            writer.take(part, quotas[number], quotas[number].left(), lambda key: "train")
-    finally:
-        writer.close()
-
-    for split, what in ((writer.train, "training"), (writer.val, "validation")):
-        if not split.documents:
-            raise DataError(f"{names}: no {what} document is left; check the {what} part of the source")
-    own_split = parts["val"] or parts["train"]
-    if writer.val.n_bytes > writer.train.n_bytes and config.val_fraction < 0.5 and not own_split:
-        writer.exchange()
-    return writer
-
-
-def _quotas(config: PrepareConfig) -> list[Quota]:
-    """A quota for each source: its own, or one that all share."""
-    most = config.max_documents
-    if isinstance(most, list):
-        return [Quota(number) for number in most]
-    return [Quota(most)] * len(config.source)
-
-
-def _read_within(parts: list[tuple[SourcePart, int]], quotas: list[Quota]) -> Iterator[Piece]:
-    """The documents of all parts, one part after another, as many as the quotas of their sources allow."""
-    for part, number in parts:
-        for piece in first_documents(part.read(), quotas[number].left()):
-            yield piece
-            quotas[number].read += piece.ends_document
-
-
-def first_documents(pieces: Iterator[Piece], most: int | None) -> Iterator[Piece]:
-    """At most so many documents; all for None."""
-    if most is None:
-        yield from pieces
-        return
-    while most > 0:
-        piece = next(pieces, None)
-        if piece is None:
-            return
-        yield piece
-        most -= piece.ends_document

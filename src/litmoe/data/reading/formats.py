@@ -7,7 +7,8 @@ something compressed is unpacked into a temporary file, because it is not read f
 A record is a document, whatever is in it. A .txt file may hold many: :func:`litmoe.data.documents.documents_in`.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ from litmoe.data.reading.json_files import json_file, json_lines
 from litmoe.data.reading.notes import Notes
 from litmoe.data.reading.parquet_files import parquet
 from litmoe.data.reading.record_text import Label
-from litmoe.data.reading.streams import Place, See, byte_chunks, look_at, opened, reading
+from litmoe.data.reading.streams import Place, See, byte_chunks, look_at, open_zip, opened, reading
 from litmoe.errors import DataError
 
 
@@ -54,8 +55,7 @@ def read_documents(
         if place.member is not None or codecs:
             raise DataError(f"{place} is a .zip inside something compressed; unpack it")
         _show(place, see)
-        for member in members(place.path, notes):
-            yield from read_documents(member, boundaries, text_field, notes=notes, label=label)
+        yield from read_places(members(place.path, notes), boundaries, text_field, notes=notes, label=label)
         return
     if head:
         _note_wrong_name(place, bool(codecs), notes)
@@ -81,6 +81,26 @@ def read_documents(
         yield from document_of(text)
 
 
+def read_places(
+    places: Iterable[Place],
+    boundaries: Boundaries = "auto",
+    text_field: str = "text",
+    *,
+    notes: Notes | None = None,
+    label: Label | None = None,
+) -> Iterator[Piece]:
+    """Read the documents of several files and members of .zip archives; else as :func:`read_documents`."""
+    for path, here in itertools.groupby(places, key=lambda place: place.path):
+        with ExitStack() as stack:
+            archive = None
+            for place in here:
+                if place.member is not None and archive is None:
+                    with reading(place):
+                        archive = stack.enter_context(open_zip(path))
+                place = place._replace(archive=archive)
+                yield from read_documents(place, boundaries, text_field, notes=notes, label=label)
+
+
 def read_text(path: Path, see: See | None = None) -> Iterator[str]:
     """The text of a plain text file, in chunks, as :func:`read_documents` decompresses and decodes it.
 
@@ -92,16 +112,22 @@ def read_text(path: Path, see: See | None = None) -> Iterator[str]:
     return decoded(byte_chunks(place, codecs, see), encoding_of(head), str(place))
 
 
+def is_plain_text(head: bytes) -> bool:
+    """Whether :func:`read_documents` takes a .txt file that begins with ``head`` for what its name says."""
+    other = (
+        kinds.codec_of(head) or kinds.is_zip(head) or kinds.is_parquet(head) or kinds.foreign_content(head)
+    )
+    return not other and encoding_of(head) == "utf-8"
+
+
 def members(path: Path, notes: Notes) -> list[Place]:
     """The files in a .zip that are read, in the order of their names.
 
     Raises:
         DataError: The archive is damaged, or holds no text.
     """
-    from zipfile import ZipFile
-
     place = Place(path)
-    with reading(place), ZipFile(path) as archive:
+    with reading(place), open_zip(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     entries.sort(key=lambda entry: PurePosixPath(entry.filename).parts)
     found = []

@@ -78,9 +78,7 @@ def codec_of(head: bytes) -> Codec | None:
     """How data that begin with ``head`` are compressed."""
     if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return "bz2"
-    if (
-        head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
-    ):  # a frame that decoders skip: pzstd begins so
+    if head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F:  # a frame to skip: pzstd begins with one
         return "zstd"
     return next((codec for magic, codec in _CODECS if head.startswith(magic)), None)
 

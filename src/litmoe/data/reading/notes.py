@@ -14,7 +14,7 @@ class Notes:
     _first: dict[str, str] = field(default_factory=dict)
 
     def add(self, what: str, where: object, count: int = 1, n_bytes: int = 0) -> None:
-        """Count something, and its size; ``what`` is one of a fixed few phrases, as "null records, left out"."""
+        """Count something, and its size. ``what`` is one of a few phrases, such as "null records, left out"."""
         if count:
             self._counts[what] = self._counts.get(what, 0) + count
             self._bytes[what] = self._bytes.get(what, 0) + n_bytes

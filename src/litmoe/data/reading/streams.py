@@ -5,11 +5,14 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from litmoe.data.reading.kinds import HEAD_BYTES, Codec, codec_of
 from litmoe.errors import DataError
 from litmoe.files import reason_of
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
 
 See = Callable[[bytes], object]
 """Called with the bytes of a file as they are on the disk, in order: a hash's ``update``, a progress bar."""
@@ -24,6 +27,8 @@ class Place(NamedTuple):
 
     path: Path
     member: str | None = None
+    archive: "ZipFile | None" = None
+    """The .zip, if it is open: to open it for each of its members would read its directory as often."""
 
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}, member {self.member}"
@@ -79,9 +84,7 @@ def opened(place: Place, codecs: Sequence[Codec] = (), see: See | None = None) -
             file: IO[bytes] = stack.enter_context(place.path.open("rb"))
             stream: Any = _Seen(file, see) if see is not None else file
         else:
-            from zipfile import ZipFile
-
-            archive = stack.enter_context(ZipFile(place.path))
+            archive = place.archive or stack.enter_context(open_zip(place.path))
             file = stream = stack.enter_context(archive.open(place.member))
         for codec in codecs:
             stream = stack.enter_context(_decompressed(stream, codec))
@@ -89,6 +92,13 @@ def opened(place: Place, codecs: Sequence[Codec] = (), see: See | None = None) -
         if see is not None:  # what a decompressor has left unread at the end
             while raw := file.read(READ_BYTES):
                 see(raw)
+
+
+def open_zip(path: Path) -> "ZipFile":
+    """Open a .zip to read from it. Wrap the use in :func:`reading`."""
+    from zipfile import ZipFile
+
+    return ZipFile(path)
 
 
 @contextmanager
@@ -150,9 +160,8 @@ class _Streams(io.RawIOBase):
         while True:
             raw = b""
             if self._decompressor.eof:
-                raw = (self._decompressor.unused_data or self._stream.read(READ_BYTES)).lstrip(
-                    b"\0"
-                )  # padding
+                raw = self._decompressor.unused_data or self._stream.read(READ_BYTES)
+                raw = raw.lstrip(b"\0")  # padding
                 if not raw:
                     return 0
                 self._decompressor = self._new()
