@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Callable, Iterable
 
+MOST_NAMES = 12
+"""A longer list of names does not help who reads it."""
+
 Say = Callable[[str], None]
 """Takes one line for a person. Functions are silent by default; only the commands print."""
 
@@ -16,13 +19,25 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """``; did you mean X?`` or the list of what there is, to end a message with."""
+def nearest(
+    word: str, known: Iterable[str], prefix: str = "", otherwise: str = "; --help all lists them"
+) -> str:
+    """The end of a message that refuses a name: ``; did you mean X?``, or what there is to choose from.
+
+    Args:
+        word: the name.
+        known: those that would have been right.
+        prefix: before each of them.
+        otherwise: the end where none is near, and they are too many to list.
+    """
     word, known = str(word), list(known)  # YAML's keys may be numbers
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not close and "." not in word:  # the end of a dotted name, written without its section
         close = [name for name in known if difflib.get_close_matches(word, [name.split(".")[-1]], cutoff=0.7)]
-    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help for all of them"
+    if close:
+        return f"; did you mean {prefix}{close[0]}?"
+    few = len(known) <= MOST_NAMES
+    return f"; choose from {', '.join(prefix + name for name in known)}" if few else otherwise
 
 
 def readable(n_bytes: int) -> str:

@@ -22,16 +22,16 @@ class TrainOptions:
     """Print the configuration that results, and stop."""
 
 
-def train_command(args: Sequence[str], console: Console) -> None:
+def train_command(args: Sequence[str], console: Console) -> int:
     """Train a Mixture-of-Experts language model, or continue a run."""
     own, config = run_options(args, TrainOptions)
     check(config)
     if own.print_config:
-        from litmoe.training.setup import model_and_length
+        from litmoe.training.setup import check_parts
 
-        model_and_length(config)  # what training would refuse is not printed either
+        check_parts(config)  # what training would refuse is not printed either
         console.write(to_yaml(as_plain(config), ascii_only=True))
-        return
+        return console.exit_code(result_is_printed=True)
     from litmoe.training.loop import train
 
     started = time.time()
@@ -40,6 +40,7 @@ def train_command(args: Sequence[str], console: Console) -> None:
     finally:  # after an interruption and a fault too: then there is most to look at
         if config.report:
             _write_report(config, started, console)
+    return 0
 
 
 def _write_report(config: TrainConfig, started: float, console: Console) -> None:

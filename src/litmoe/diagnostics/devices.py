@@ -78,9 +78,9 @@ def other_device(vram: str | None, name: str | None) -> Device:
     assert name is not None
     known = [card for card in CARDS if card.lower() in name.lower()]
     if not known:
+        hint = nearest(name, CARDS, otherwise="")
         raise LitMoEError(
-            f"--device-name {name}: no card of that name is known here{nearest(name, CARDS)}, or give its memory "
-            "with --vram"
+            f"--device-name {name}: no card of that name is known here{hint}, or give its memory with --vram"
         )
     return Device(name, "cuda", CARDS[max(known, key=len)] * 10**9, is_here=False)
 

@@ -63,7 +63,9 @@ def evaluate_tasks(
     manager = TaskManager(include_path=folders, include_defaults=len(files) < len(tasks))
     for name in names:
         if name not in manager.all_tasks:
-            raise LitMoEError(f"--tasks {name}: lm-eval knows no such task{nearest(name, manager.all_tasks)}")
+            raise LitMoEError(
+                f"--tasks {name}: lm-eval knows no such task{nearest(name, manager.all_tasks, otherwise='')}"
+            )
     device = pick_device(accelerator)
     folder = find_checkpoint(folder, say)
     with tempfile.TemporaryDirectory(prefix="litmoe-lm-eval-") as scratch:

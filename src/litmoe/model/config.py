@@ -51,7 +51,8 @@ def named_model_config(name: str) -> Config:
     from litgpt.config import name_to_config
 
     if name not in name_to_config:
-        raise ConfigError(f"model_name {name!r} is none of LitGPT's models{nearest(name, name_to_config)}")
+        hint = nearest(name, name_to_config, otherwise="")
+        raise ConfigError(f"model_name {name!r} is none of LitGPT's models{hint}")
     return load_model_config(name_to_config[name], f"model_name {name}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
+from litmoe.config.load import as_typed
 from litmoe.distributed.collective import anywhere, on_first_process
 from litmoe.distributed.session import Session
 from litmoe.distributed.world import World
@@ -69,6 +70,7 @@ def train(config: TrainConfig, say: Say = silent) -> TrainResult:
         RunInterrupted: a signal asked for the end; the state is saved, and ``resume: auto`` goes on.
         LitMoEError: settings, data or checkpoint that cannot work, a full disk, or a loss that is not finite.
     """
+    config = as_typed(config)
     check(config)
     check_parts(config)
     with ExitStack() as stack:

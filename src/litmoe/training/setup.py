@@ -7,8 +7,10 @@ from lightning.fabric import Fabric
 from litgpt import Config, Tokenizer
 from litgpt.data import DataModule
 from litgpt.model import GroupedTopkRouter
+from torch.optim import Optimizer
 
 from litmoe.config import PrepareConfig, TrainConfig
+from litmoe.config.checks import check_model
 from litmoe.config.instantiate import find_class, make
 from litmoe.data.corpus_record import RECORD
 from litmoe.data.prepare import prepare
@@ -37,6 +39,7 @@ from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon, horizon
 from litmoe.version import __version__
 from litmoe.wandb.datasets import Dataset, fetch_dataset, point_to
+from litmoe.wandb.names import check_project, parse_reference
 from litmoe.wandb.run import check_run
 
 
@@ -91,11 +94,18 @@ def check_parts(config: TrainConfig) -> type[DataModule]:
     Raises:
         LitMoEError: what cannot work, where, and what to do.
     """
-    model_and_length(config)
+    _, seq_length = model_and_length(config)
     if config.initial_checkpoint_dir is not None and not config.initial_checkpoint_dir.is_dir():
         raise ConfigError(f"initial_checkpoint_dir {config.initial_checkpoint_dir}: no such folder")
     check_logger(config)
+    if config.wandb_dataset is not None:
+        parse_reference(config.wandb_dataset)
+    if config.log.project:
+        check_project(config.log.project)
     data_class: type[DataModule] = find_class(config.data, "data", "litgpt.data", DataModule)
+    _check_optimizer(config)
+    if not (config.train.epochs or config.train.lr_warmup_fraction):  # else it depends on the text
+        horizon(config.train, seq_length, None)
     return data_class
 
 
@@ -106,17 +116,7 @@ def model_and_length(config: TrainConfig) -> tuple[Config, int]:
         LitMoEError: no such model, or one that conflicts with the rest of the configuration.
     """
     model_config = _model_config(config)
-    seq_length = config.train.max_seq_length or model_config.block_size
-    if seq_length > model_config.block_size:
-        raise ConfigError(
-            f"train.max_seq_length {seq_length} is longer than the model's block_size {model_config.block_size}: "
-            "lower it, or raise block_size in the model configuration"
-        )
-    if config.memory.recompute == "experts" and not model_config.n_expert:
-        raise ConfigError(
-            "memory.recompute: experts has no effect on a dense model, which has none: use blocks or none"
-        )
-    return model_config, seq_length
+    return model_config, check_model(config, model_config)
 
 
 def assemble(
@@ -163,12 +163,7 @@ def assemble(
             f"optimizer {config.optimizer.class_path}: its stochastic rounding differs between devices after a "
             "resume: use AdamW8bit or AdamW4bit, or set memory.stochastic_rounding: false"
         )
-    peak_lr = peak_learning_rate(optimizer)
-    if config.train.min_lr > peak_lr and config.schedule.name != "constant":
-        raise ConfigError(
-            f"train.min_lr {config.train.min_lr} is above the learning rate {peak_lr}: lower it, or raise "
-            "optimizer.init_args.lr"
-        )
+    peak_lr = _peak_rate(config, optimizer)
 
     # both as Fabric wraps them for the devices
     wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
@@ -192,6 +187,24 @@ def assemble(
         dataset=dataset,
         events=events or EventLog(),
     )
+
+
+def _check_optimizer(config: TrainConfig) -> None:
+    """Refuse an optimizer that cannot be made, by making it for a model of a few hundred weights."""
+    sizes = {"block_size": 8, "n_layer": 1, "n_embd": 8, "n_head": 1, "vocab_size": 8, "padded_vocab_size": 8}
+    trial = GPT(Config(**sizes, mlp_class_name="LLaMAMLP", intermediate_size=8, norm_class_name="RMSNorm"))
+    _peak_rate(config, make_optimizer(config.optimizer, trial, str(config.precision), config.memory))
+
+
+def _peak_rate(config: TrainConfig, optimizer: Optimizer) -> float:
+    """The configured learning rate, which the decay must not end above."""
+    peak = peak_learning_rate(optimizer)
+    if config.train.min_lr > peak and config.schedule.name != "constant":
+        raise ConfigError(
+            f"train.min_lr {config.train.min_lr} is above the learning rate {peak}: lower it, or raise "
+            "optimizer.init_args.lr"
+        )
+    return peak
 
 
 def _check_devices(config: TrainConfig, fabric: Fabric) -> None:
