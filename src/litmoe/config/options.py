@@ -14,7 +14,7 @@ from typing import Any
 from litmoe.config.describe import Setting, settings_of
 from litmoe.config.dialect import Plain
 from litmoe.config.schema import ClassSpec, TrainArgs, TrainConfig
-from litmoe.config.values import Folder, convert, expected, quoted
+from litmoe.config.values import Folder, convert, expected, members, quoted
 from litmoe.errors import ConfigError
 from litmoe.messages import nearest
 
@@ -141,9 +141,10 @@ def _value(option: Option, hint: Any) -> Any:
         ConfigError: none, where one is needed, or several, where one is all that there may be.
     """
     values = [Plain(value) for value in option.values]
-    if typing.get_origin(hint) is list and values:
-        alone = len(values) == 1 and values[0][:1] == "[" and values[0][-1:] == "]"
-        return values[0] if alone else values
+    if len(values) > 1 and any(typing.get_origin(member) is list for member in members(hint)):
+        return values
+    if len(values) == 1 and typing.get_origin(hint) is list and values[0][:1] != "[":
+        return values  # a list of one, even of an empty text
     if len(values) > 1 and any(typing.get_origin(member) is list for member in typing.get_args(hint)):
         return values
     if not values:

@@ -58,7 +58,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         raise ConfigError(f"{name}: expected a value, got null")
     if not reason:
         reason = f"expected {expected(hint)}"
-    note = " (int: a whole number such as 1000, 1_000_000 or 1e6)" if int in _members(hint) else ""
+    note = " (int: a whole number such as 1000, 1_000_000 or 1e6)" if int in members(hint) else ""
     raise ConfigError(f"{name}: {reason}, got {quoted(value)}{note}")
 
 
@@ -203,20 +203,20 @@ def expanded(text: str) -> str:
     return result
 
 
-def _members(hint: Any) -> list[Any]:
+def members(hint: Any) -> list[Any]:
     """The types that a value may have, unions and annotations taken apart."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _members(arguments[0])
+        return members(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return [each for argument in arguments for each in _members(argument)]
+        return [each for argument in arguments for each in members(argument)]
     return [hint]
 
 
 def expected(hint: Any) -> str:
     """A type in words, for a message: ``int or null``, ``none, switch or bias``."""
     words: list[str] = []
-    for member in _members(hint):
+    for member in members(hint):
         origin = typing.get_origin(member)
         if origin is Literal:
             words += [str(choice) for choice in typing.get_args(member)]
@@ -263,7 +263,7 @@ def shown(hint: Any) -> str:
 
 def choices_of(hint: Any) -> list[str]:
     """The words that a type has to choose from; none where anything else may be written."""
-    members = [member for member in _members(hint) if member is not type(None)]
+    members = [member for member in members(hint) if member is not type(None)]
     if not all(typing.get_origin(member) is Literal for member in members):
         return []
     return [str(choice) for member in members for choice in typing.get_args(member)]
