@@ -13,13 +13,11 @@ from typing import Any
 
 from litmoe.config.describe import Setting, settings_of
 from litmoe.config.dialect import Plain
+from litmoe.config.files import Settings
 from litmoe.config.schema import ClassSpec, TrainArgs, TrainConfig
 from litmoe.config.values import Folder, convert, expected, members, quoted
 from litmoe.errors import ConfigError
 from litmoe.messages import nearest
-
-Settings = dict[str, Any]
-"""Settings by name, section by section."""
 
 SHORT_FORMS = {f.name: f"train.{f.name}" for f in fields(TrainArgs)} | {
     "on_oom": "faults.on_oom",
@@ -116,7 +114,7 @@ def _take(option: Option, kind: type, settings: Settings) -> bool:
         _set(settings, *_whole(option, known[name]))
         return True
     # Below a mapping, such as optimizer.init_args.lr or model_config.n_layer: one key of it.
-    above = next((s for s in known.values() if name.startswith(f"{s.name}.") and _is_mapping(s.hint)), None)
+    above = next((s for s in known.values() if name.startswith(f"{s.name}.") and _may_be(dict, s.hint)), None)
     if above is not None:
         _set(settings, name, convert(_value(option, Any), Any, option.shown), below=above.name)
     return above is not None
@@ -141,14 +139,14 @@ def _value(option: Option, hint: Any) -> Any:
         ConfigError: none, where one is needed, or several, where one is all that there may be.
     """
     values = [Plain(value) for value in option.values]
-    if len(values) > 1 and any(typing.get_origin(member) is list for member in members(hint)):
+    if len(values) > 1 and _may_be(list, hint):
         return values
     if len(values) == 1 and typing.get_origin(hint) is list and values[0][:1] != "[":
         return values  # a list of one, even of an empty text
     if len(values) > 1 and any(typing.get_origin(member) is list for member in typing.get_args(hint)):
         return values
     if not values:
-        if hint is bool or bool in typing.get_args(hint):
+        if bool in members(hint):
             return True
         raise ConfigError(f"{option.shown}: expected one argument: {expected(hint)}")
     if len(values) > 1:
@@ -156,8 +154,8 @@ def _value(option: Option, hint: Any) -> Any:
     return values[0]
 
 
-def _is_mapping(hint: Any) -> bool:
-    return any(typing.get_origin(member) is dict for member in (hint, *typing.get_args(hint)))
+def _may_be(kind: type, hint: Any) -> bool:
+    return any(typing.get_origin(member) is kind for member in members(hint))
 
 
 def _set(settings: Settings, name: str, value: Any, below: str = "") -> None:

@@ -263,10 +263,10 @@ def shown(hint: Any) -> str:
 
 def choices_of(hint: Any) -> list[str]:
     """The words that a type has to choose from; none where anything else may be written."""
-    members = [member for member in members(hint) if member is not type(None)]
-    if not all(typing.get_origin(member) is Literal for member in members):
+    kinds = [member for member in members(hint) if member is not type(None)]
+    if not all(typing.get_origin(kind) is Literal for kind in kinds):
         return []
-    return [str(choice) for member in members for choice in typing.get_args(member)]
+    return [str(choice) for kind in kinds for choice in typing.get_args(kind)]
 
 
 def quoted(value: Any) -> str:
