@@ -68,7 +68,7 @@ def measure(folder: Path, workers: int, steps: int) -> dict[str, Any]:
     """Medians over the steps after the first ten, in percent of the whole step."""
     run = _run(folder, workers)
     recorder, progress = Recorder(run, resumed=False), Progress(print)
-    progress.begin(steps, 0, show_bar=False)
+    progress.begin(steps, show=False)
     batches = _Timed(run.data())
     shares: dict[str, list[float]] = {"data": [], "records": []}
     for _ in range(steps):

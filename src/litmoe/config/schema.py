@@ -272,8 +272,8 @@ class TrainConfig:
     longer; a run without a C++ compiler or Triton trains uncompiled and says so."""
     seed: int = 42
     """Seed of the initial weights and the order of the data."""
-    progress: bool = False
-    """A progress bar instead of a line per step. Only where stderr is a terminal."""
+    progress: bool | Literal["plain"] = False
+    """A live view instead of a line per step, where stderr is a terminal; ``plain``: lines in any case."""
     report: bool = True
     """Write ``report.html`` into ``out_dir`` when a command has trained: the run as a page to look at."""
 

@@ -107,8 +107,8 @@ class _Reading:
             measured = block[name][np.isfinite(block[name])]
             if len(measured):
                 self.result_last[name] = float(measured[-1])
-        if "train_loss" in block:
-            self.not_finite += int((~np.isfinite(block["train_loss"])).sum())
+        if "train_loss" in block:  # a validation before the first step has none
+            self.not_finite += int((~np.isfinite(block["train_loss"]) & (block["step"] > 0)).sum())
         validated = np.isfinite(block.get("val_loss", np.full(len(block["step"]), np.nan)))
         if validated.any():
             rows = {

@@ -11,9 +11,9 @@ from litmoe.config.files import read_yaml
 from litmoe.errors import LitMoEError
 from litmoe.report.figures import Event, SampleText
 from litmoe.training.recording.about import RUN_FILE, is_alive
+from litmoe.training.recording.events import EVENTS
 from litmoe.training.recording.samples_file import SAMPLES_FILE
 
-EVENTS_FILE = "events.jsonl"
 SETTINGS_FILE, FINAL_MANIFEST = "hyperparameters.yaml", "final/manifest.json"
 """As in `litmoe.checkpoint`, whose import takes torch and with it seconds and 300 MB."""
 
@@ -101,14 +101,22 @@ def read_samples(folder: Path, last_step: int | None) -> Samples:
 
 
 def read_events(folder: Path) -> Events:
-    """The events of a run, in bounded memory."""
+    """The events of a run, in bounded memory; saved checkpoints are counted and not listed.
+
+    Those before the last start, of another run in the same folder, do not count.
+    """
     shown: deque[Event] = deque(maxlen=SHOWN_EVENTS)
     kinds: Counter[str] = Counter()
-    for record in _records(folder / EVENTS_FILE):
+    for record in _records(folder / EVENTS):
         step, kind = record.get("step"), record.get("kind")
         if not isinstance(step, int) or not isinstance(kind, str):
             continue
+        if kind == "start":
+            kinds.clear()
+            shown.clear()
         kinds[kind[:40]] += 1
+        if kind == "saved":
+            continue
         shown.append(Event(step, kind[:40], str(record.get("message", ""))[:300]))
     return Events(list(shown), dict(kinds.most_common(20)))
 

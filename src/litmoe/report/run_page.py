@@ -112,7 +112,7 @@ def report_page(runs: Sequence[RunFigures]) -> str:
         hints=[(run.name, hint) for run in runs for hint in run.hints],
         charts=[_chart(chart, runs) for chart in charts],
         binned=any(run.curves.rows_per_point > 1 for run in runs),
-        has_events=any(run.events for run in runs),
+        has_events=any(event.kind not in ("start", "finished") for run in runs for event in run.events),
         any_load=deepest > 0,
         layer_groups=[
             (first, min(first + _LAYERS_AT_ONCE, deepest)) for first in range(0, deepest, _LAYERS_AT_ONCE)

@@ -32,6 +32,8 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The signal that asked for the end; None if none has."""
+        self.in_place = False
+        """Whether stderr has a view that is drawn over itself: what is said stays on the cursor's line."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -78,8 +80,14 @@ class Interruption:
                 if byte[0] not in SIGNALS:
                     continue
                 if asked:
+                    self._tell("\n" if self.in_place else "")
                     os._exit(128 + byte[0])
                 asked = True
                 self.ask(byte[0])
-                with contextlib.suppress(OSError):  # stderr may have gone with the terminal
-                    os.write(2, b"\nfinishing this step and saving; the same again leaves at once\n")
+                text = "finishing this step and saving; the same again leaves at once"
+                self._tell(f"\r\x1b[2K{text}" if self.in_place else f"\n{text}\n")
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        with contextlib.suppress(OSError):  # stderr may have gone with the terminal
+            os.write(2, text.encode())

@@ -78,7 +78,7 @@ def train(config: TrainConfig, say: Say = silent) -> TrainResult:
         session = stack.enter_context(Session(world_of(config), config.faults.rank_timeout))
         interruption = stack.enter_context(Interruption())
         progress = Progress(say if session.world.first else silent)
-        events = EventLog(progress.say)
+        events = EventLog(progress.say, progress.event)
         stack.callback(events.close)
         config = _resuming_after_restart(config, session.world, events.say)
         config, fabric = start_devices(config, events.say, session)
@@ -138,7 +138,8 @@ def _train(
         events.add(
             "resume", f"resumed from {resume_from}", figures={"changed_settings": len(changes)}, said=False
         )
-    progress.begin(run.horizon.steps, run.state.step, config.progress)
+    progress.begin(run.horizon.steps, config.progress)
+    interruption.in_place = progress.is_live
     ended = "failed"
     try:
         with CheckpointWriter(run.fabric, config, events, resume_from, changes) as writer:
@@ -152,7 +153,7 @@ def _train(
             folder = writer.save_final(run, val_loss)
             recorder.checkpoint(folder, val_loss)
         if not config.sample.final:  # else the last step has texts enough
-            _sample(run, recorder)
+            _sample(run, recorder, progress)
         texts = sample_texts(run, final_prompts(run))
         recorder.texts(texts)
         ended = "finished"
@@ -251,7 +252,7 @@ def _fit(
                 ended = interruption.end(state.step, folder)
                 events.add("interrupted", str(ended), figures={"exit_code": ended.exit_code}, said=False)
                 raise ended
-        _sample(run, recorder)
+        _sample(run, recorder, progress)
 
 
 def _step(
@@ -298,14 +299,15 @@ def _validated(run: Run) -> Row:
     return row
 
 
-def _sample(run: Run, recorder: Recorder) -> None:
+def _sample(run: Run, recorder: Recorder, progress: Progress) -> None:
     """Let the model write from the next prompt, where the step is one of ``sample.interval``."""
     if (prompt := prompt_of_step(run)) is None:
         return
     texts = sample_texts(run, [prompt])
     recorder.texts(texts)
     for text in texts:
-        run.say(f"--- step {run.state.step} writes ---\n{text}\n---")
+        show_text = partial(progress.sample, run.state.step, text)
+        run.events.show("output_failed", show_text, "training goes on without its output")
 
 
 def _finish(run: Run, folder: Path, texts: list[str]) -> TrainResult:

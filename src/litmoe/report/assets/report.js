@@ -119,7 +119,7 @@ function drawCurves(id, target, choice) {
 }
 
 /** Events that are part of every run: in the table, not on the curves. */
-const QUIET = new Set(["started", "finished", "checkpoint"]);
+const QUIET = new Set(["start", "finished", "saved"]);
 
 /** Triangles on the training curve where something unusual happened. */
 function markEvents(plot, run, columns, choice, scale) {

@@ -50,14 +50,17 @@ class EventLog:
     Events that happen before :meth:`open` wait for it, and so do those that a full disk does not take.
     """
 
-    def __init__(self, say: Say = silent) -> None:
+    def __init__(
+        self, say: Say = silent, watch: Callable[[str, str], None] = lambda kind, message: None
+    ) -> None:
         """
         Args:
             say: takes the lines for a person. After the first that it fails on it gets no more.
+            watch: is shown the kind and message of every event, besides.
         """
         self.step = 0
         """Of the events to come; whoever counts steps sets it."""
-        self._say = say
+        self._say, self._watch = say, watch
         self._failed: set[str] = set()
         self._pending: list[Event] = []
         self._file: BinaryIO | None = None
@@ -87,6 +90,7 @@ class EventLog:
         step = self.step if step is None else step
         self._pending.append(Event(kind, step, one_line(message), round(time.time(), 3), dict(figures or {})))
         self._write()
+        self.show("output_failed", lambda: self._watch(kind, message), "training goes on without its output")
         if said:
             self.say(message)
 

@@ -1,64 +1,84 @@
-"""What a person sees while a run goes on: a bar, or a line per logged step."""
+"""What a person sees while a run goes on: a live view, or a line per logged step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
 
 from litmoe.messages import Say, silent
-from litmoe.progress_bar import progress_bar
+from litmoe.training.recording.words import count_in_words
+
+if TYPE_CHECKING:
+    from litmoe.training.recording.live import LiveView
 
 
 class Progress:
-    """Shows steps, tokens, losses, speed and the time left; lines through ``say`` do not tear the bar."""
+    """Shows steps, tokens, losses, speed and the time left; lines through ``say`` do not tear the view."""
 
     def __init__(self, say: Say = silent) -> None:
         """
         Args:
-            say: takes the lines; silent: nothing is shown, a bar neither.
+            say: takes the lines; silent: nothing is shown, a live view neither.
         """
         self._say = say
         self._steps = 0
-        self._bar = progress_bar(show=False)
+        self._live: LiveView | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a live view stands on the terminal."""
+        return self._live is not None
 
     def say(self, line: str) -> None:
-        """Pass a line on, above the bar."""
-        self._bar.clear()
-        self._say(line)
+        """Pass a line on, above the view."""
+        if not self._show(lambda view: view.above(line, self._say)):
+            self._say(line)
 
-    def begin(self, steps: int, done: int, show_bar: bool) -> None:
+    def begin(self, steps: int, show: bool | Literal["plain"]) -> None:
         """Start to count.
 
         Args:
             steps: of the whole run.
-            done: of these, before now.
-            show_bar: a bar instead of lines, where stderr is a terminal.
+            show: true: a live view, where stderr is a terminal; else a line per logged step.
         """
         self._steps = steps
-        show = show_bar and self._say is not silent
-        self._bar = progress_bar(total=steps, initial=done, show=show, unit="step", smoothing=0.1)
+        if show is True and self._say is not silent:
+            from litmoe.training.recording.live import LiveView, can_show  # rich, which most runs do without
+
+            self._live = LiveView(steps) if can_show() else None
 
     def step(self, figures: Mapping[str, float], seconds_per_step: float, logged: bool) -> None:
         """Show a step by its row of metrics."""
-        step, tokens = int(figures["step"]), _short(figures["total_tokens"])
-        loss, speed = figures["train_loss"], figures["tokens_per_second"]
-        if not self._bar.disable:
-            self._bar.set_postfix_str(f"{tokens} tokens, loss {loss:.3f}, {speed:,.0f} tok/s", refresh=False)
-            self._bar.update(1)
-        elif logged:
-            left = timedelta(seconds=round((self._steps - step) * seconds_per_step))
-            val = f" | val {figures['val_loss']:.4f}" if "val_loss" in figures else ""
-            self._say(
-                f"step {step}/{self._steps} | {tokens} tokens | loss {loss:.4f}{val} | "
-                f"lr {figures['learning_rate']:.2e} | {speed:,.0f} tok/s | left {left}"
-            )
+        if self._show(lambda view: view.step(figures, seconds_per_step)) or not logged:
+            return
+        step, tokens = int(figures["step"]), count_in_words(figures["total_tokens"])
+        left = timedelta(seconds=round((self._steps - step) * seconds_per_step))
+        val = f" | val {figures['val_loss']:.4f}" if "val_loss" in figures else ""
+        self._say(
+            f"step {step}/{self._steps} | {tokens} tokens | loss {figures['train_loss']:.4f}{val} | "
+            f"lr {figures['learning_rate']:.2e} | {figures['tokens_per_second']:,.0f} tok/s | left {left}"
+        )
+
+    def sample(self, step: int, text: str) -> None:
+        """Show a text that the model wrote at a step."""
+        if not self._show(lambda view: view.sample(step, text)):
+            self._say(f"--- step {step} writes ---\n{text}\n---")
+
+    def event(self, kind: str, message: str) -> None:
+        """Show an event where there is a place for it."""
+        self._show(lambda view: view.event(kind, message))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
+        """Leave the view as it stands; what is said from now on follows it."""
+        self._show(lambda view: view.close())
+        self._live = None
 
-
-def _short(count: float) -> str:
-    """1234567 as 1.23M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.0f}"
+    def _show(self, draw: "Callable[[LiveView], object]") -> bool:
+        """Draw on the view; False where there is none, or no longer: one that fails gives way to lines."""
+        if self._live is None:
+            return False
+        try:
+            draw(self._live)
+        except Exception:  # a terminal that has gone, or that rich does not understand
+            self._live = None
+            return False
+        return True
