@@ -17,7 +17,7 @@ from support import house
 
 PICTURE = Path(__file__).with_name("rooms.svg")
 
-GROUND = ("version", "errors", "messages", "files", "progress_bar")
+GROUND = tuple(room for room in house.ROOMS if (house.SOURCE / house.PACKAGE / f"{room}.py").is_file())
 """Single files on which everything stands: one box at the bottom."""
 
 DOES = {
@@ -181,8 +181,8 @@ def _arrow(way: list[str], middle: dict[str, float], top: dict[str, float]) -> s
 def _box(room: str, x: float, y: float) -> list[str]:
     ground = room == "ground"
     x, width = (WIDTH / 2, WIDTH - 2 * MARGIN) if ground else (x, BOX_WIDTH)
-    files = " · ".join(f"{file}.py" for file in GROUND if f"{house.PACKAGE}.{file}" in house.modules())
-    does = "words, errors and whole-or-nothing files, for every room" if ground else DOES[room]
+    files = " · ".join(f"{file}.py" for file in GROUND)
+    does = "for every room: errors, messages, files that are whole or not there" if ground else DOES[room]
     return [
         f'<rect class="{"ground" if ground else "box"}" x="{x - width / 2:.0f}" y="{y:.0f}" width="{width}" '
         f'height="{BOX_HEIGHT}" rx="6"/>',
