@@ -1,5 +1,7 @@
+import gzip
 import json
 import math
+import re
 from pathlib import Path
 from shutil import copytree
 
@@ -7,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from litmoe.cli.main import main
 from litmoe.config import EvaluateConfig
 from litmoe.data.token_store import TokenStore
-from litmoe.errors import LitMoEError
-from litmoe.inference.evaluate import evaluate
+from litmoe.errors import DataError, LitMoEError
+from litmoe.inference.evaluate import evaluate, table
 from litmoe.inference.loading import load_checkpoint
 
 
@@ -54,13 +57,50 @@ def test_batches_and_places_do_not_matter(trained: Path, corpus: Path, tmp_path:
     assert evaluate(quiet(checkpoint=trained, max_seq_length=16)).loss > expected.loss
 
 
-def test_the_figures_are_printed_and_written(
+def test_the_figures_are_returned_shown_and_written(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluate(quiet(checkpoint=trained, json=tmp_path / "figures.json"))
+    assert capsys.readouterr().out == ""  # a function says only what it is asked to
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["loss"] == result.loss and written["expert_load"] == result.expert_load
-    assert f"{result.bits_per_byte:.4f}" in capsys.readouterr().out
+    assert f"{result.bits_per_byte:.4f}" in table(result)
+    assert (
+        main(["evaluate", "--checkpoint", str(trained), "--progress", "false", "--accelerator", "cpu"]) == 0
+    )
+    assert capsys.readouterr().out.endswith(f"{table(result)}\n")
+
+
+def test_the_same_documents_in_any_form_give_the_same_figures(trained: Path, tmp_path: Path) -> None:
+    documents = ["Once upon a time, a fox.", "The end <|endoftext|> is not the end.", "One day, an owl."]
+    lines = [json.dumps({"text": document, "title": "other text"}) for document in documents]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "b.json").write_text(f"[{','.join(lines)}]", encoding="utf-8")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    renamed = [line.replace('"text"', '"body"') for line in lines]
+    (tmp_path / "d.jsonl").write_text("\n".join(renamed), encoding="utf-8")
+    figures = [
+        evaluate(quiet(checkpoint=trained, data=tmp_path / name, **options))
+        for name, options in (
+            ("a.jsonl", {}),
+            ("b.json", {}),
+            ("c.jsonl.gz", {}),
+            ("d.jsonl", {"text_field": "body"}),
+        )
+    ]
+    assert len({figure.loss for figure in figures}) == 1
+    assert figures[0].documents == 3 and figures[0].bytes == sum(map(len, documents))
+    assert [Path(figure.data).name for figure in figures] == ["a.jsonl", "b.json", "c.jsonl.gz", "d.jsonl"]
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "d.jsonl"))):
+        evaluate(quiet(checkpoint=trained, data=tmp_path / "d.jsonl"))
+
+
+def test_what_is_left_out_of_a_folder_is_said(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Once upon a time, a fox.", encoding="utf-8")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4")
+    said: list[str] = []
+    evaluate(quiet(checkpoint=trained, data=tmp_path), say=said.append)
+    assert any("b.pdf" in line for line in said)
 
 
 def test_training_and_evaluation_agree(trained: Path) -> None:
@@ -79,8 +119,9 @@ def test_what_cannot_work_is_one_line(trained: Path, tmp_path: Path) -> None:
         ({"data": tmp_path / "bad.txt"}, "UTF-8"),
         ({"data": tmp_path / "empty.txt"}, "empty"),
         ({"max_seq_length": 65}, "block_size 64"),
-        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 0}, "--batch-size"),
         ({"json": tmp_path / "no" / "x.json"}, "cannot be written"),
+        ({"text_field": "body"}, "--text-field has no effect without --data"),
     ):
         with pytest.raises(LitMoEError, match=message) as error:
             evaluate(quiet(checkpoint=trained, **settings))

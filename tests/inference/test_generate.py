@@ -1,15 +1,27 @@
+from copy import copy, deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from litgpt import Tokenizer
+from support.small import run_settings
+from support.tokenizers import llama_tokenizer
 
-from litmoe.config import GenerateConfig
-from litmoe.errors import LitMoEError
-from litmoe.inference.decode import choose, decode, decode_together, encode_prompt
-from litmoe.inference.generate import generate, stream_text
+from litmoe.config import EvaluateConfig, GenerateConfig, TrainConfig
+from litmoe.config.load import parse
+from litmoe.data.tokenizer import copy_tokenizer
+from litmoe.errors import CheckpointError, ConfigError, DataError, LitMoEError
+from litmoe.inference.decode import decode, decode_together
+from litmoe.inference.evaluate import evaluate
+from litmoe.inference.generate import generate
 from litmoe.inference.loading import LoadedModel, load_checkpoint
+from litmoe.inference.prompts import encode_prompt
+from litmoe.inference.sampling import choose
+from litmoe.inference.text_stream import stream_text
+from litmoe.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +138,108 @@ def test_streamed_pieces_make_up_the_decoded_text(loaded: LoadedModel, text: str
     assert all(pieces)
 
 
+def test_a_stop_string_ends_its_text_alone_and_is_never_shown(loaded: LoadedModel) -> None:
+    config = GenerateConfig(prompts=["One day", "A fox"], max_new_tokens=40, seed=5)
+    free = generate(config, loaded=loaded)
+    new = free[0].removeprefix("One day")
+    stop = new[len(new) // 2 :][:5]  # over the boundaries of tokens
+    shown: list[str] = []
+    stopped = generate(replace(config, stop=["never said", stop]), shown.append, loaded)
+    assert stopped[0] == "One day" + new[: new.index(stop)]
+    assert stopped[1].startswith("A fox") and (stop in free[1] or stopped[1] == free[1])
+    assert "".join(shown) == "\n---\n".join(stopped) + "\n"
+    assert loaded.model.mask_cache is None
+
+
+def test_a_prompt_from_a_file_is_the_prompt(loaded: LoadedModel, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    for content in (b"One day\r\na fox\r\n", "One day\na fox\n".encode("utf-16")):
+        path.write_bytes(content)
+        assert generate(
+            GenerateConfig(prompt_file=path, max_new_tokens=9, temperature=0), loaded=loaded
+        ) == generate(GenerateConfig(prompt="One day\na fox", max_new_tokens=9, temperature=0), loaded=loaded)
+    path.write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(DataError, match=r"prompt.txt is not UTF-8"):
+        generate(GenerateConfig(prompt_file=path), loaded=loaded)
+    with pytest.raises(DataError, match=r"nowhere.txt"):
+        generate(GenerateConfig(prompt_file=tmp_path / "nowhere.txt"), loaded=loaded)
+
+
+def test_nothing_is_cut_or_without_effect_in_silence(loaded: LoadedModel) -> None:
+    said: list[str] = []
+    prompts = ["One day", "A fox"]
+    config = GenerateConfig(prompts=prompts, max_new_tokens=500, top_k=1000, seed=1)
+    generate(config, loaded=replace(loaded, tokenizer=without_end(loaded.tokenizer)), say=said.append)
+    assert "--top-k 1000: the vocabulary has only 512 tokens" in said[0]
+    assert "the context of 64 tokens" in said[1] and "2 of 2 texts before --max-new-tokens 500" in said[1]
+    said.clear()
+    generate(GenerateConfig(prompts=prompts, max_new_tokens=5), loaded=loaded, say=said.append)
+    assert len(said) == 1 and "10 tokens in" in said[0]
+    with pytest.raises(ConfigError, match=r"the prompt has \d+ tokens, the model's context only 64: shorten"):
+        generate(GenerateConfig(prompt="word " * 80), loaded=loaded)
+
+
+def without_end(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with an end token that no model writes."""
+    other = copy(tokenizer)
+    other.eos_id = 10**6
+    return other
+
+
+def test_weights_that_have_diverged_are_one_line(loaded: LoadedModel) -> None:
+    model = deepcopy(loaded.model)
+    model.lm_head.weight.data.fill_(float("nan"))
+    for temperature in (0.0, 1.0):
+        config = GenerateConfig(prompt="One day", temperature=temperature)
+        with pytest.raises(CheckpointError, match="diverged"):
+            generate(config, loaded=replace(loaded, model=model))
+    with pytest.raises(CheckpointError, match="diverged"):
+        evaluate(EvaluateConfig(progress=False), replace(loaded, model=model))
+
+
+def test_a_temperature_next_to_zero_takes_the_likeliest(loaded: LoadedModel) -> None:
+    texts = [
+        generate(GenerateConfig(prompt="One day", temperature=t, max_new_tokens=20), loaded=loaded)
+        for t in (0.0, 1e-45, 1e-9)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_llama_type_model_writes_its_spaces(corpus: Path, tmp_path: Path) -> None:
+    """In ``generate`` and in the samples of training: a space between the prompt and the word that follows."""
+    copy_tokenizer(llama_tokenizer(tmp_path / "source"), tmp_path / "tokenizer")
+    text = tmp_path / "data" / "train"
+    text.mkdir(parents=True)
+    (text / "a.txt").write_text("\n<|endoftext|>\n".join(["Tom the lily red"] * 400), encoding="utf-8")
+    (text / "b.txt").write_text("\n<|endoftext|>\n".join(["Tom red lily"] * 40), encoding="utf-8")
+    settings = run_settings(tmp_path / "data", tmp_path / "out", num_workers=0) | {
+        "tokenizer_dir": str(tmp_path / "tokenizer"),
+        "train": {"max_steps": 30, "global_batch_size": 8, "micro_batch_size": 8, "save_interval": None},
+        "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
+        "sample": {"final": 1, "prompts": ["Tom"], "temperature": 0, "max_new_tokens": 3},
+    }
+    said: list[str] = []
+    result = train(parse(TrainConfig, [], settings), say=said.append)
+    config = GenerateConfig(
+        checkpoint=result.checkpoint, prompt="Tom", temperature=0, max_new_tokens=3, accelerator="cpu"
+    )
+    (written,) = generate(config)
+    assert written in ("Tom the lily red", "Tom red lily")
+    assert written in "\n".join(said)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "--top_k must be"),
-        ({"top_p": 0.0}, "--top_p must be"),
+        ({"top_k": 0}, "--top-k must be"),
+        ({"top_p": 0.0}, "--top-p must be"),
         ({"temperature": -1.0}, "--temperature must be"),
-        ({"max_new_tokens": 0}, "--max_new_tokens must be"),
+        ({"max_new_tokens": 0}, "--max-new-tokens must be"),
         ({"prompt": "a", "prompts": ["b"]}, "--prompt has no effect"),
+        ({"prompts": ["b"], "prompt_file": Path("x")}, "--prompts has no effect with --prompt-file"),
+        ({"temperature": float("nan")}, "--temperature must be"),
+        ({"seed": 2**63}, "--seed must be"),
+        ({"stop": ["a", ""]}, "--stop must be"),
         ({"checkpoint": Path("nowhere")}, "no such checkpoint folder"),
         ({"checkpoint": Path(__file__).parent}, "holds no valid checkpoint"),
     ],

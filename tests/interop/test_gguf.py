@@ -9,8 +9,9 @@ import torch
 from litmoe.cli.exchange import EXPORT
 from litmoe.cli.main import run
 from litmoe.errors import LitMoEError
-from litmoe.inference.decode import decode, encode_prompt
+from litmoe.inference.decode import decode
 from litmoe.inference.loading import load_checkpoint
+from litmoe.inference.prompts import encode_prompt
 
 pytest.importorskip("gguf", reason="gguf is not installed (extra: gguf)")
 from litmoe.interop.gguf import export_gguf

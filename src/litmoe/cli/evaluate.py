@@ -17,9 +17,9 @@ def evaluate_command(args: Sequence[str], console: Console) -> None:
         return
     if config.num_fewshot is not None or config.limit is not None:
         raise ConfigError("--num-fewshot and --limit have no effect without --tasks")
-    from litmoe.inference.evaluate import evaluate
+    from litmoe.inference.evaluate import evaluate, table
 
-    evaluate(config)
+    console.say(table(evaluate(config, say=console.say)))
 
 
 def _on_tasks(config: EvaluateConfig, console: Console) -> None:

@@ -64,6 +64,13 @@ class GenerateConfig:
     """The beginning of the text; empty starts a new document."""
     prompts: list[str] = field(default_factory=list)
     """Several prompts instead of ``prompt``; their texts are written at once."""
+    prompt_file: File | None = None
+    """A text file that holds the prompt, instead of ``prompt``; its last line break is left out."""
+    allow_special: bool = False
+    """Read special tokens in prompts, such as ``<|endoftext|>``, as such; else they are plain text, as in
+    training."""
+    stop: list[str] = field(default_factory=list)
+    """End a text before the first of these strings."""
     max_new_tokens: int = 256
     """Longest text, in tokens."""
     temperature: float = 0.8
@@ -87,7 +94,11 @@ class EvaluateConfig:
     checkpoint: Folder | None = None
     """A checkpoint folder; null: the newest valid one below ``checkpoints``."""
     data: File | Folder | None = None
-    """A prepared data folder, a folder of text, or a text file; null: the validation text of the run."""
+    """A prepared data folder, a folder of text, or a file of text; null: the validation text of the run."""
+    text_field: str = "text"
+    """Field of .jsonl, .json and .parquet that holds the text."""
+    document_boundaries: Literal["auto", "file", "blank-line"] = "auto"
+    """Where documents end in .txt files, as for ``prepare``."""
     max_seq_length: int | None = None
     """Tokens per window; null: as in training."""
     batch_size: int = 8

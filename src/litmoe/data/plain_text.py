@@ -6,7 +6,6 @@ ordinary word.
 """
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,18 +43,14 @@ class PlainText:
         """
         return self.checked(text, self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def checked(self, text: str, ids: Sequence[int]) -> list[int]:
-        """The ids of a text, which the library has encoded; others if there are special tokens among them.
+    def checked(self, text: str, ids: list[int]) -> list[int]:
+        """As :meth:`plain`, for text to train on.
 
         Raises:
             DataError: The end token cannot be told from ordinary text.
         """
-        if not self._has_control(ids):
-            return list(ids)
-        if self._without_special is None:
-            self._without_special = _without_special(self._tokenizer, set(self._contents.values()))
-        plain: list[int] = self._without_special.encode(text, add_special_tokens=False).ids
-        if self._end_id in plain:
+        plain = self.plain(text, ids)
+        if plain is not ids and self._end_id in plain:
             end, place = self._tokenizer.id_to_token(self._end_id), self._around_end(text)
             raise DataError(
                 f"the tokenizer's end token {end!r} also stands for ordinary text, here {place!r}, and would end "
@@ -64,7 +59,19 @@ class PlainText:
             )
         return plain
 
-    def _has_control(self, ids: Sequence[int]) -> bool:
+    def plain(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of a text, which the library has encoded; others if there are special tokens among them.
+
+        One remains if it is an ordinary word of the vocabulary, or the only way to write a character.
+        """
+        if not self._has_control(ids):
+            return ids
+        if self._without_special is None:
+            self._without_special = _without_special(self._tokenizer, set(self._contents.values()))
+        plain: list[int] = self._without_special.encode(text, add_special_tokens=False).ids
+        return plain
+
+    def _has_control(self, ids: list[int]) -> bool:
         array = np.asarray(ids, dtype=np.int64)
         return bool(self._is_control[array[array < len(self._is_control)]].any())
 

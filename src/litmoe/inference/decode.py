@@ -1,14 +1,20 @@
-"""Text generation, token by token, with a key-value cache; several sequences at a time."""
+"""Token ids after a prompt, one by one, with a key-value cache; several sequences at once.
+
+Shape suffixes: B sequences, T tokens of a prompt, V vocabulary, D model width.
+"""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
-from litgpt import Tokenizer
 from torch import Tensor
 
-from litmoe.errors import LitMoEError
-from litmoe.inference.decode_step import OneToken, supported
+from litmoe.errors import ConfigError
+from litmoe.inference.decode_step import DecodeStep, supported
+from litmoe.inference.sampling import choose
 from litmoe.model.gpt import GPT
+
+Ends = Callable[[int], bool]
+"""Told every token of a sequence; true ends the sequence with that token."""
 
 
 def decode(
@@ -51,6 +57,7 @@ def decode_together(
     top_k: int | None = None,
     top_p: float = 1.0,
     generators: Sequence[torch.Generator | None] | None = None,
+    ends: Sequence[Ends] | None = None,
 ) -> Generator[list[int | None], None, None]:
     """Yield the next token id of every sequence, until all have ended; None for those that have.
 
@@ -67,42 +74,52 @@ def decode_together(
         top_k: keep the k likeliest tokens.
         top_p: then keep the likeliest tokens that together have this probability (arXiv 1904.09751).
         generators: one per sequence, on the CPU; the same state gives the same text.
+        ends: one per sequence, where its tokens may end it in other ways.
 
     Raises:
-        LitMoEError: a prompt is empty, or fills the whole context.
+        ConfigError: a prompt is empty, or fills the whole context.
+        CheckpointError: the model's weights have diverged.
     """
+    # How long each sequence may become decides how much cache is needed.
     device = model.cos.device
     lengths = [prompt_T.numel() for prompt_T in prompts]
-    _check(lengths, model.max_seq_length)
+    check_lengths(lengths, model.max_seq_length)
     limits = [min(max_new_tokens, model.max_seq_length - length) for length in lengths]
     longest = max(length + limit for length, limit in zip(lengths, limits, strict=True))
     generators = generators or [None] * len(prompts)
     was_training = model.training
     model.eval()
     try:
+        # The prompts fill the caches, and give the logits of the first new tokens.
         with torch.no_grad():
             model.set_kv_cache(batch_size=len(prompts), max_seq_length=longest, device=device)
         with torch.inference_mode():
             logits_BV = _read_prompts(model, [prompt_T.to(device) for prompt_T in prompts])
-            step = OneToken(model) if supported(model.config) else _whole_forward(model)
+            step = DecodeStep(model) if supported(model.config) else _whole_forward(model)
             ends_B = torch.tensor(lengths, device=device)
+
         ended = [False] * len(prompts)
         for number in range(max(limits)):
+            # One token for every sequence that has not ended.
             tokens: list[int | None] = []
             for row, (limit, generator) in enumerate(zip(limits, generators, strict=True)):
                 ended[row] = ended[row] or number >= limit
                 token = None if ended[row] else choose(logits_BV[row], temperature, top_k, top_p, generator)
                 ended[row] = ended[row] or token == end_id
                 tokens.append(None if ended[row] else token)
-            if all(ended):
+                if ends is not None and not ended[row]:
+                    assert token is not None
+                    ended[row] = ends[row](token)
+            if tokens.count(None) < len(tokens):
+                yield tokens
+            if all(ended) or number + 1 == max(limits):
                 return
-            yield tokens
-            if number + 1 == max(limits):
-                return
+
+            # Their logits. Sequences that have ended go along, where they do no harm.
             position: int | Tensor = lengths[0] + number
             with torch.inference_mode():
                 if len(set(lengths)) > 1:
-                    position = (ends_B + number).clamp(max=longest - 1)  # rows that have ended go along
+                    position = (ends_B + number).clamp(max=longest - 1)
                 tokens_B = torch.tensor([token or 0 for token in tokens], device=device)
                 logits_BV = step(tokens_B, position)
     finally:
@@ -110,15 +127,24 @@ def decode_together(
         model.train(was_training)
 
 
-def _check(lengths: Sequence[int], context: int) -> None:
+def check_lengths(lengths: Sequence[int], context: int) -> None:
+    """Refuse prompts that leave no room for a token.
+
+    Args:
+        lengths: tokens of each prompt.
+        context: tokens that the model can look at.
+
+    Raises:
+        ConfigError: a prompt is empty, or fills the whole context.
+    """
     for length in lengths:
         if length == 0:
-            raise LitMoEError(
-                "the prompt has no token, and the tokenizer no begin-of-text token to start from"
+            raise ConfigError(
+                "the prompt has no token, and the tokenizer no begin-of-text token to start from: give a prompt"
             )
         if length >= context:
-            raise LitMoEError(
-                f"the prompt has {length} tokens, the model's context only {context}: shorten it"
+            raise ConfigError(
+                f"the prompt has {length:,} tokens, the model's context only {context:,}: shorten it"
             )
 
 
@@ -128,7 +154,7 @@ def _read_prompts(model: GPT, prompts: Sequence[Tensor]) -> Tensor:
     for row, prompt_T in enumerate(prompts):
         rows_of.setdefault(tuple(prompt_T.tolist()), []).append(row)
     logits: dict[int, Tensor] = {}
-    # One prompt alone is written to row 0, and copied to its own rows; the prompt of row 0 therefore comes last.
+    # A prompt is always written to row 0 and copied to its own rows; so the prompt of row 0 comes last.
     for rows in reversed(rows_of.values()):
         prompt_T = prompts[rows[0]]
         T = prompt_T.numel()
@@ -143,7 +169,7 @@ def _read_prompts(model: GPT, prompts: Sequence[Tensor]) -> Tensor:
 
 
 def _whole_forward(model: GPT) -> Callable[[Tensor, int | Tensor], Tensor]:
-    """The step of :class:`OneToken` by the model's own forward, for what that does not know."""
+    """The step by the model's own forward: a fallback for models that :class:`DecodeStep` does not support."""
 
     def step(tokens_B: Tensor, position: int | Tensor) -> Tensor:
         if isinstance(position, int):
@@ -154,31 +180,3 @@ def _whole_forward(model: GPT) -> Callable[[Tensor, int | Tensor], Tensor]:
         return model.logits(x_BTD[:, 0])
 
     return step
-
-
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> Tensor:
-    """A prompt's token ids after the begin-of-text token, (T,), int64.
-
-    LitGPT strips a last token that is the end token, which an empty prompt's begin token is where both are the
-    same, as in GPT-2.
-    """
-    if tokenizer.bos_id is None:
-        return tokenizer.encode(prompt, bos=False).long()
-    if not prompt:
-        return torch.tensor([tokenizer.bos_id])
-    return tokenizer.encode(prompt, bos=True).long()
-
-
-def choose(
-    logits_V: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator | None
-) -> int:
-    """One token id from the logits over the vocabulary, drawn on the CPU in fp32 so that devices agree."""
-    logits_V = logits_V.float().cpu()
-    if temperature == 0:
-        return int(logits_V.argmax())
-    logits_K, ids_K = torch.topk(logits_V, min(top_k or logits_V.numel(), logits_V.numel()))
-    probs_K = torch.softmax(logits_K / temperature, dim=0)
-    if top_p < 1:
-        before_K = probs_K.cumsum(0) - probs_K  # the likeliest token is always kept
-        probs_K = torch.where(before_K < top_p, probs_K, 0.0)
-    return int(ids_K[torch.multinomial(probs_K, 1, generator=generator)])

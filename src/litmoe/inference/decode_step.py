@@ -1,12 +1,12 @@
-"""One more token for every sequence, with as few operations as that takes.
+"""One more token for every sequence, with as few operations as possible.
 
-For one token the products are those of a vector with a matrix, which cost the reading of the matrix, and much of
-the time goes to what is around them: LitGPT's forward runs 224 operations per MoE layer (top-2 of 8) and token,
-this one 63, views included. The prompt goes through the model as usual and leaves its keys and values in LitGPT's
-caches, which are read and written here in place.
+For one token every product is a vector times a matrix, whose cost is reading the matrix, and much of the time goes
+to what is around the products: LitGPT's forward runs 224 operations per MoE layer (top-2 of 8) and token, this one
+63, views included. The prompt goes through the model as usual and leaves its keys and values in LitGPT's caches,
+which are read and written here in place.
 
-Letters: B sequences, D model width, H query heads, G query groups, S head size, L tokens so far, K experts per
-token, E experts, I expert width, N sequences that chose one expert, V vocabulary.
+Shape suffixes: B sequences, D model width, H query heads, G query groups, S head size, L tokens so far, K
+experts per token, E experts, I expert width, N sequences that chose one expert, V vocabulary.
 """
 
 import math
@@ -23,11 +23,12 @@ from litmoe.model.moe.layer import MoE
 from litmoe.model.moe.router import choose_experts, router_scores
 
 LARGE = 2**14
-"""Weights with as many numbers are read by all threads of a CPU; for smaller ones waking them costs more."""
+"""Weights of this many numbers or more are read by all threads of a CPU; below, waking them costs more."""
 
 
 def supported(config: Config) -> bool:
-    """Whether :class:`OneToken` knows all that the model's layers do; else its own forward has to be used."""
+    """Whether :class:`DecodeStep` can do everything that the model's layers do; else use the model's own
+    forward."""
     return not (
         config.latent_attention
         or config.norm_qk
@@ -39,7 +40,7 @@ def supported(config: Config) -> bool:
     )
 
 
-class OneToken:
+class DecodeStep:
     """The step of a model whose caches hold what came before.
 
     It holds views of the weights, no copies, and touches only the experts chosen.
@@ -59,7 +60,7 @@ class OneToken:
 
         Args:
             tokens_B: the last token of each sequence.
-            position: where it stands: the same for all (an int), or its own for each (B,).
+            position: where it stands: the same for all (an int), or one for each (B,).
         """
         x_BD: Tensor = self.model.transformer.wte(tokens_B)
         if self.model.config.scale_embeddings:
@@ -73,7 +74,7 @@ class OneToken:
 
 
 class _Position:
-    """Where the tokens stand, in the forms that the layers need; worked out once for all of them."""
+    """Where the tokens stand, in the forms that the layers need; computed once for all of them."""
 
     def __init__(self, position: int | Tensor, rotary: "_Rotary") -> None:
         self.index = position
@@ -86,13 +87,13 @@ class _Position:
             self.mask_B11L = (so_far_L <= position[:, None])[:, None, None]
 
     def rotate(self, qk_BHS: Tensor) -> Tensor:
-        """The rotary embedding, worked out in fp32 as LitGPT does."""
+        """Apply the rotary embedding, in fp32 as LitGPT does."""
         if qk_BHS.dtype == self.rotation.dtype:
             return qk_BHS @ self.rotation
         return (qk_BHS.to(self.rotation.dtype) @ self.rotation).to(qk_BHS.dtype)
 
     def write(self, cache: Tensor, new_BGS: Tensor) -> Tensor:
-        """Put the new keys or values into a cache (B, G, longest, S), and return its filled part."""
+        """Write new keys or values into a cache (B, G, longest, S), and return its filled part."""
         if isinstance(self.index, int):
             cache.select(2, self.index).copy_(new_BGS)
         else:
@@ -103,7 +104,7 @@ class _Position:
 class _Rotary:
     """The rotary embedding as a matrix for each position: one product per layer.
 
-    Feature i < R/2 of the R rotated ones turns with feature i + R/2; features from R on stay.
+    Of the R rotated features, feature i < R/2 turns with feature i + R/2; features from R on stay.
     """
 
     def __init__(self, cos_LR: Tensor, sin_LR: Tensor, head_size: int) -> None:
@@ -145,8 +146,8 @@ class _Layer:
     def attend(self, x_BD: Tensor, at: _Position) -> Tensor:
         """Attention of one query per head to all tokens so far.
 
-        The heads of a group share keys and values. Taken as so many queries of one head, they need no copies of
-        those, and no mask.
+        The heads of a group share keys and values. Treated as several queries of one head, they need neither
+        copies of those nor a mask.
         """
         B, H, G, S = x_BD.size(0), self.n_head, self.n_groups, self.head_size
         qkv_BHS = self.qkv(x_BD).view(B, H + 2 * G, S)
@@ -161,13 +162,14 @@ class _Layer:
 
 
 class _Experts:
-    """An MoE layer on one token per sequence: no plan and no sorting, which cost more than the products here."""
+    """An MoE layer on one token per sequence, without dispatch and sorting, which cost more than the products
+    here."""
 
     def __init__(self, moe: MoE) -> None:
         self.moe = moe
         self.times_w13 = [_product(w13_ID) for w13_ID in moe.experts.w13_EID.detach().unbind()]
         self.times_w2 = [_product(w2_DI) for w2_DI in moe.experts.w2_EDI.detach().unbind()]
-        # in fp32 at least, as in training
+        # At least fp32, as in training.
         self.gate_DE = (
             moe.gate.weight.detach().to(torch.promote_types(moe.gate.weight.dtype, torch.float32)).T
         )
@@ -187,10 +189,9 @@ class _Experts:
         return y_BD
 
     def by_expert(self, x_BD: Tensor, weights_BK: Tensor, ids_BK: Tensor) -> Tensor:
-        """Every expert that was chosen once, for all sequences that chose it."""
-        chosen: dict[
-            int, tuple[list[int], list[float]]
-        ] = {}  # the sequences of each expert, and its weight there
+        """Every chosen expert once, for all sequences that chose it."""
+        # expert -> its sequences, and its weight in each
+        chosen: dict[int, tuple[list[int], list[float]]] = {}
         for row, (ids, weights) in enumerate(zip(ids_BK.tolist(), weights_BK.tolist(), strict=True)):
             for expert, weight in zip(ids, weights, strict=True):
                 chosen.setdefault(expert, ([], []))[0].append(row)
@@ -213,11 +214,11 @@ def _linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def _product(weight_NK: Tensor) -> Callable[[Tensor], Tensor]:
-    """`F.linear` by a weight for a few rows, (B, K) to (B, N): on a CPU as fast as its memory is read.
+    """`F.linear` by a weight for a few rows, (B, K) to (B, N): on a CPU at the speed of its memory.
 
-    `F.linear` reads with one thread, and for 2 to 16 rows takes a routine made for many. Cut into a part for each
-    of two threads, (2048, 512) in fp32, in no cache, is read at 16 GB/s instead of 9, with 4 rows at 14 instead of
-    5.5, and (768, 192) at 18 instead of 8.5.
+    `F.linear` reads with one thread, and for 2 to 16 rows uses a routine made for many. Cut into one part for
+    each of two threads, (2048, 512) in fp32, not in cache, is read at 16 GB/s instead of 9, with 4 rows at 14
+    instead of 5.5, and (768, 192) at 18 instead of 8.5.
     """
     N, K = weight_NK.shape
     if weight_NK.device.type == "cpu" and weight_NK.dtype == torch.float32 and weight_NK.numel() >= LARGE:
@@ -233,7 +234,7 @@ def _product(weight_NK: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The norm as a function; LitGPT's RMSNorm with half its operations, or as the one that a GPU has."""
+    """The norm as a function; LitGPT's RMSNorm with half its operations, or as the GPU's own."""
     if isinstance(norm, nn.Identity):
         return lambda x_BD: x_BD
     if not isinstance(norm, RMSNorm) or norm.dim != -1:

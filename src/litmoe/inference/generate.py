@@ -1,138 +1,175 @@
-"""Text from a trained model, shown as it is made."""
+"""Text from a trained model, shown as it is written."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
-from litgpt import Tokenizer
+from torch import Tensor
 
 from litmoe.config import GenerateConfig
-from litmoe.errors import LitMoEError
-from litmoe.inference.decode import decode_together, encode_prompt
+from litmoe.data.reading.formats import read_text
+from litmoe.errors import ConfigError
+from litmoe.inference.decode import check_lengths, decode_together
 from litmoe.inference.loading import LoadedModel, load_checkpoint
+from litmoe.inference.prompts import encode_prompt
+from litmoe.inference.text_stream import StopStrings, TextStream
+from litmoe.messages import Say, silent
 
 TOGETHER = 16
-"""Texts made at one time; each takes a key-value cache of its own."""
+"""Texts written at once; each takes a key-value cache of its own."""
+
+_SEPARATOR = "\n---\n"
 
 
 def generate(
     config: GenerateConfig,
     write: Callable[[str], object] | None = None,
     loaded: LoadedModel | None = None,
-    say: Callable[[str], object] | None = None,
+    say: Say = silent,
 ) -> list[str]:
     """Write ``config.num_samples`` texts for every prompt, each with the prompt that it begins with.
 
-    Up to ``TOGETHER`` texts are made at one time. Each has random numbers of its own.
+    Up to ``TOGETHER`` texts are written at once. Each has random numbers of its own.
 
     Args:
         config: what to write.
-        write: gets every piece of the first text as soon as it is known, then the others; and what stands between.
+        write: gets every piece of the first text as soon as it is known, then the others, and what stands between.
         loaded: a model that is already loaded, instead of ``config.checkpoint``.
-        say: is told at the end how many tokens were written and how fast, reading the prompts included.
+        say: told where a setting has no effect or the context ends a text, and how many tokens were written how
+            fast, reading the prompts included.
 
     Raises:
-        LitMoEError: no checkpoint, settings out of range, or a prompt that is too long.
+        ConfigError: settings out of range, or a prompt that is too long.
+        CheckpointError: no checkpoint, or one that cannot be used.
+        DataError: a prompt file that cannot be read.
     """
-    _check(config)
-    loaded = loaded or load_checkpoint(config.checkpoint, config.accelerator)
+    prompts = _prompts(config)
+    loaded = loaded or load_checkpoint(config.checkpoint, config.accelerator, say)
     write = write or (lambda _: None)
-    prompts = [prompt for prompt in config.prompts or [config.prompt] for _ in range(config.num_samples)]
+    vocabulary = loaded.model.config.padded_vocab_size
+    if config.top_k is not None and vocabulary is not None and config.top_k > vocabulary:
+        say(
+            f"--top-k {config.top_k}: the vocabulary has only {vocabulary:,} tokens; all of them are candidates"
+        )
+    texts = [_Text(loaded.tokenizer, prompt, config) for prompt in prompts for _ in range(config.num_samples)]
+    check_lengths([text.prompt_T.numel() for text in texts], loaded.model.max_seq_length)
     seeds = torch.Generator().manual_seed(config.seed)
-    texts: list[str] = []
-    count, start = 0, time.perf_counter()
+    start = time.perf_counter()
 
-    def counted(steps: Iterable[list[int | None]]) -> Iterator[list[int | None]]:
-        nonlocal count
-        for tokens in steps:
-            count += sum(token is not None for token in tokens)
-            yield tokens
-
-    for first in range(0, len(prompts), TOGETHER):
-        steps = counted(_steps(config, loaded, prompts[first : first + TOGETHER], seeds))
-        for prompt, pieces in _texts(loaded.tokenizer, prompts[first : first + TOGETHER], steps):
-            if texts:
-                write("\n---\n")
-            write(prompt)
-            text = prompt
-            for piece in pieces:
-                write(piece)
-                text += piece
-            texts.append(text)
+    for first in range(0, len(texts), TOGETHER):
+        group = texts[first : first + TOGETHER]
+        write((_SEPARATOR if first else "") + group[0].prompt)
+        for piece in _write_group(config, loaded, group, seeds):
+            write(piece)
+        for text in group[1:]:
+            write(_SEPARATOR + text.whole)
     write("\n")
-    if say is not None:
-        seconds = time.perf_counter() - start
-        say(f"{count} tokens in {seconds:.2f} s, {count / seconds:,.0f} tokens/s")
-    return texts
+
+    count, seconds = sum(text.n_tokens for text in texts), time.perf_counter() - start
+    cut = [text for text in texts if text.is_cut(loaded.model.max_seq_length)]
+    if cut:
+        say(
+            f"the context of {loaded.model.max_seq_length:,} tokens, prompt included, was full: it ended "
+            f"{len(cut)} of {len(texts)} texts before --max-new-tokens {config.max_new_tokens}"
+        )
+    say(f"{count} tokens in {seconds:.2f} s, {count / seconds:,.0f} tokens/s")
+    return [text.whole for text in texts]
 
 
-def _steps(
-    config: GenerateConfig, loaded: LoadedModel, prompts: list[str], seeds: torch.Generator
-) -> Iterator[list[int | None]]:
-    """The next token of every text, None for those that have ended."""
-    return decode_together(
+class _Text:
+    """A text that is being written."""
+
+    def __init__(self, tokenizer: Any, prompt: str, config: GenerateConfig) -> None:
+        self.prompt = prompt
+        self.prompt_T: Tensor = encode_prompt(tokenizer, prompt, allow_special=config.allow_special)
+        self.n_tokens = 0
+        self._most = config.max_new_tokens
+        self._stream = TextStream(tokenizer, self.prompt_T.tolist())
+        self._stops = StopStrings(config.stop)
+        self._pieces: list[str] = []
+        self._taken = 0  # pieces
+
+    def add(self, token: int) -> bool:
+        """Take a token; returns whether a stop string ends the text with it."""
+        self.n_tokens += 1
+        self._pieces.append(self._stops.add(self._stream.add(token)))
+        return self._stops.found
+
+    def end(self) -> None:
+        """There are no more tokens."""
+        self._pieces.append(self._stops.add(self._stream.end()) + self._stops.end())
+
+    def take(self) -> str:
+        """What is new since the last call."""
+        new = "".join(self._pieces[self._taken :])
+        self._taken = len(self._pieces)
+        return new
+
+    @property
+    def whole(self) -> str:
+        """The prompt and what follows it."""
+        return self.prompt + "".join(self._pieces)
+
+    def is_cut(self, context: int) -> bool:
+        """Whether it might have gone on, had the context been longer."""
+        is_full = self.prompt_T.numel() + self.n_tokens == context
+        return is_full and self.n_tokens < self._most and not self._stops.found
+
+
+def _write_group(
+    config: GenerateConfig, loaded: LoadedModel, texts: list[_Text], seeds: torch.Generator
+) -> Iterator[str]:
+    """Write texts at once; yields the pieces of the first one."""
+    generators = [
+        torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds))) for _ in texts
+    ]
+    steps = decode_together(
         loaded.model,
-        [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts],
+        [text.prompt_T for text in texts],
         max_new_tokens=config.max_new_tokens,
         end_id=loaded.tokenizer.eos_id,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
-        generators=[
-            torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds))) for _ in prompts
-        ],
+        generators=generators,
+        ends=[text.add for text in texts],
     )
-
-
-def _texts(
-    tokenizer: Tokenizer, prompts: list[str], steps: Iterable[list[int | None]]
-) -> Iterator[tuple[str, Iterator[str]]]:
-    """Each prompt and the pieces of its text, to be read in turn: all are made while the first is read."""
-    others: list[list[int]] = [[] for _ in prompts[1:]]
-
-    def first() -> Iterator[int]:
-        for token, *rest in steps:
-            for ids, other in zip(others, rest, strict=True):
-                if other is not None:
-                    ids.append(other)
-            if token is not None:
-                yield token
-
-    yield prompts[0], stream_text(tokenizer, first())
-    for prompt, ids in zip(prompts[1:], others, strict=True):
-        yield prompt, stream_text(tokenizer, ids)
-
-
-def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """Token ids as pieces of text, each as soon as its characters are whole.
-
-    A character may be spread over several tokens, and a word piece may look different alone: text is decoded from
-    the last place where it was whole, and held back while it ends in a replacement character.
-    """
-    pending: list[int] = []
-    context: list[int] = []  # the last whole piece, decoded along so that spaces come out right
-    for token in ids:
-        pending.append(token)
-        before = tokenizer.decode(torch.tensor(context)) if context else ""
-        piece = tokenizer.decode(torch.tensor(context + pending))[len(before) :]
-        if piece and not piece.endswith("\N{REPLACEMENT CHARACTER}"):
+    for _ in steps:
+        if piece := texts[0].take():
             yield piece
-            context, pending = pending, []
-    if pending:
-        before = tokenizer.decode(torch.tensor(context)) if context else ""
-        yield tokenizer.decode(torch.tensor(context + pending))[len(before) :]
+    for text in texts:
+        text.end()
+    if piece := texts[0].take():
+        yield piece
 
 
-def _check(config: GenerateConfig) -> None:
-    if config.prompt and config.prompts:
-        raise LitMoEError("--prompt has no effect with --prompts: name all of them there")
+def _prompts(config: GenerateConfig) -> list[str]:
+    """The prompts that are asked for, once all settings are known to be in range."""
+    named = [
+        name for name in ("prompt", "prompts", "prompt_file") if getattr(config, name) not in ("", [], None)
+    ]
+    if len(named) > 1:
+        first, second = (f"--{name.replace('_', '-')}" for name in named[:2])
+        raise ConfigError(f"{first} has no effect with {second}: give one of them")
     for name, ok, need in (
-        ("max_new_tokens", config.max_new_tokens > 0, "greater than 0"),
-        ("num_samples", config.num_samples > 0, "greater than 0"),
-        ("temperature", config.temperature >= 0, "0 or more"),
-        ("top_k", config.top_k is None or config.top_k > 0, "greater than 0, or null"),
-        ("top_p", 0 < config.top_p <= 1, "above 0 and at most 1"),
-        ("seed", 0 <= config.seed < 2**63, "0 or more"),
+        ("max-new-tokens", config.max_new_tokens > 0, "greater than 0"),
+        ("num-samples", config.num_samples > 0, "greater than 0"),
+        ("temperature", 0 <= config.temperature < float("inf"), "0 or more"),
+        ("top-k", config.top_k is None or config.top_k > 0, "greater than 0, or null"),
+        ("top-p", 0 < config.top_p <= 1, "above 0 and at most 1"),
+        ("seed", 0 <= config.seed < 2**63, "0 or more, and below 2^63"),
+        ("stop", all(config.stop), "text, not empty"),
     ):
         if not ok:
-            raise LitMoEError(f"--{name} must be {need}, got {getattr(config, name)}")
+            raise ConfigError(f"--{name} must be {need}, got {getattr(config, name.replace('-', '_'))}")
+    if config.prompt_file is not None:
+        return [_prompt_in(config.prompt_file)]
+    return config.prompts or [config.prompt]
+
+
+def _prompt_in(path: Path) -> str:
+    """A file's whole text but for its last line break, with line breaks as in the text to train on."""
+    text = "".join(read_text(path)).removeprefix("\ufeff")
+    return text.removesuffix("\n")

@@ -1,6 +1,5 @@
 """A checkpoint folder as a model ready to use."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,9 @@ from litgpt import Tokenizer
 
 from litmoe import checkpoint
 from litmoe.config.files import read_yaml
-from litmoe.data.tokenizer import load_tokenizer
-from litmoe.errors import LitMoEError
-from litmoe.messages import one_line
+from litmoe.data.tokenizer_folder import load_tokenizer, vocabulary_size
+from litmoe.errors import CheckpointError, ConfigError
+from litmoe.messages import Say, one_line, silent
 from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
 
@@ -27,27 +26,33 @@ class LoadedModel:
     """The configuration it was trained with; empty for a checkpoint that LitGPT wrote."""
 
 
-def load_checkpoint(folder: Path | str | None = None, accelerator: str = "auto") -> LoadedModel:
-    """Load a checkpoint of ours, or a folder of LitGPT's.
+def load_checkpoint(
+    folder: Path | str | None = None, accelerator: str = "auto", say: Say = silent
+) -> LoadedModel:
+    """Load a checkpoint of litmoe's, or a folder of LitGPT's.
 
     Args:
         folder: the checkpoint; None: the newest valid one below ``checkpoints``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        say: told which damaged checkpoints are skipped.
 
     Raises:
-        LitMoEError: there is none, it is damaged, or the device is not there.
+        CheckpointError: there is none, it is damaged, or its parts do not belong together.
+        DataError: it has no tokenizer that can be used.
+        ConfigError: its model configuration is wrong, or the device is not there.
     """
-    folder = find_checkpoint(folder, print)
+    folder = find_checkpoint(folder, say)
     device = pick_device(accelerator)
     config = load_model_config(folder / checkpoint.MODEL_CONFIG)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, say)
+    refuse_foreign_tokenizer(vocabulary_size(tokenizer.processor), config.padded_vocab_size, folder)
     with torch.device("meta"):
         model = GPT(config)
     state = checkpoint.load_model(folder)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise LitMoEError(
+        raise CheckpointError(
             f"{folder}: the weights are not of its model_config.yaml: {one_line(error)[:200]}"
         ) from error
     model.cos, model.sin = model.rope_cache()  # no checkpoint holds the rotary tables
@@ -56,42 +61,63 @@ def load_checkpoint(folder: Path | str | None = None, accelerator: str = "auto")
     return LoadedModel(folder, model.to(device).eval(), tokenizer, settings)
 
 
-def find_checkpoint(folder: Path | str | None, say: Callable[[str], None]) -> Path:
+def find_checkpoint(folder: Path | str | None, say: Say = silent) -> Path:
     """The checkpoint asked for, verified; or the newest valid one below ``checkpoints``.
 
     A run's output folder stands for its newest checkpoint.
 
+    Args:
+        folder: a checkpoint, or a run's output folder; None: search below ``checkpoints``.
+        say: told which damaged checkpoints are skipped.
+
     Raises:
-        LitMoEError: there is none, or it is damaged.
+        CheckpointError: there is none, or it is damaged.
     """
-    root = Path(folder) if folder is not None else Path("checkpoints")
-    if folder is not None and (root / checkpoint.MANIFEST).is_file():
+    if folder is None:
+        root = Path("checkpoints")
+        found = checkpoint.newest(root, say, below=True) if root.is_dir() else None
+        if found is None:
+            raise CheckpointError(
+                f"{root}: holds no valid checkpoint: train a model first, or name one with --checkpoint"
+            )
+        return found
+    root = Path(folder)
+    if (root / checkpoint.MANIFEST).is_file():
         checkpoint.verify(root)
         return root
-    if (
-        folder is not None
-        and (root / checkpoint.MODEL).is_file()
-        and (root / checkpoint.MODEL_CONFIG).is_file()
-    ):
+    if (root / checkpoint.MODEL).is_file() and (root / checkpoint.MODEL_CONFIG).is_file():
         return root  # LitGPT wrote it: it has no manifest to check
-    if folder is not None and not root.is_dir():
-        raise LitMoEError(f"{root}: no such checkpoint folder")
-    found = checkpoint.newest(root, say, below=folder is None) if root.is_dir() else None
+    if not root.is_dir():
+        raise CheckpointError(f"{root}: no such checkpoint folder")
+    found = checkpoint.newest(root, say)
     if found is None:
-        hint = "train a model first, or name one with --checkpoint" if folder is None else "name another"
-        raise LitMoEError(f"{root}: holds no valid checkpoint: {hint}")
+        raise CheckpointError(f"{root}: holds no valid checkpoint: name another")
     return found
+
+
+def refuse_foreign_tokenizer(n_tokens: int, padded_vocab_size: int | None, folder: Path) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    Raises:
+        CheckpointError: it cannot be the model's.
+    """
+    if padded_vocab_size is not None and n_tokens > padded_vocab_size:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has {n_tokens:,} tokens, its model an embedding for "
+            f"{padded_vocab_size:,} only (padded_vocab_size): it is the tokenizer of another model; copy the "
+            "right one there"
+        )
 
 
 def pick_device(accelerator: str) -> torch.device:
     """The device to run a single model on.
 
     Raises:
-        LitMoEError: it is not there.
+        ConfigError: it is not there.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
         accelerator = "cuda" if there["cuda"] else "cpu"
     if not there[accelerator]:
-        raise LitMoEError(f"accelerator {accelerator}: torch sees no such device here: use --accelerator cpu")
+        raise ConfigError(f"accelerator {accelerator}: torch sees no such device here: use --accelerator cpu")
     return torch.device(accelerator)

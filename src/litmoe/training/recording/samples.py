@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from litmoe.inference.decode import decode_together, encode_prompt
+from litmoe.inference.decode import decode_together
+from litmoe.inference.prompts import encode_prompt
+from litmoe.inference.text_stream import stream_text
 from litmoe.training.run import Run
 
 
@@ -76,6 +78,6 @@ def _write(run: Run, prompts: Sequence[str]) -> list[str]:
     if cut:
         run.say(f"{cut} of {len(ids)} sample texts end where the context of {context} tokens does")
     return [
-        prompt + tokenizer.decode(torch.tensor(text, dtype=torch.long))
-        for prompt, text in zip(prompts, ids, strict=True)
+        prompt + "".join(stream_text(tokenizer, text, prompt_T.tolist()))
+        for prompt, prompt_T, text in zip(prompts, prompts_T, ids, strict=True)
     ]
