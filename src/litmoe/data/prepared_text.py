@@ -19,7 +19,6 @@ from litmoe.config import PrepareConfig
 from litmoe.data.corpus import Source, open_sources
 from litmoe.data.corpus_record import (
     RECORD,
-    SPLITS,
     difference,
     inputs_of,
     read_record,
@@ -86,9 +85,6 @@ def check_text(config: PrepareConfig, say: Say = silent) -> TextStatus:
     if not config.source:
         _refuse_reading_options(config)
         listing = list_text(data_dir / "train")
-        for split in SPLITS:
-            for line in list_text(data_dir / split).lines() if (data_dir / split).is_dir() else ():
-                say(line)
         say(f"text: using what is in {data_dir / 'train'} ({_how_much(listing)})")
         return TextStatus([], changes=False)
     sources = open_sources(config)
