@@ -12,8 +12,8 @@ from litmoe.data.reading.listing import has_text, list_text, no_text
 from litmoe.data.reading.record_text import Label
 from litmoe.data.token_store import TokenStore
 from litmoe.errors import DataError
-from litmoe.inference.decode import encode_prompt
 from litmoe.inference.loading import LoadedModel
+from litmoe.inference.prompts import encode_prompt
 
 SOURCE_FIELDS = ("domain", "source")
 """Fields of a record that say where it is from; the first that is there counts."""
