@@ -51,6 +51,11 @@ def refused(kind: type, *args: str) -> str:
             ["--prompt", "Once", "upon"],
             "unexpected 'upon': options start with --, and text with",
         ),
+        (
+            TrainConfig,
+            ["--max-tokens", str(2**63)],
+            "--max-tokens: expected an int of at most 64 bits, got '922",
+        ),
         (GenerateConfig, ["once"], "unexpected 'once'"),
         (GenerateConfig, ["--\x1b[31m"], r"unknown option '--\x1b[31m'"),
         (GenerateConfig, ["--top-k", "null", "--top-p", "null"], "--top-p: expected a value, got null"),

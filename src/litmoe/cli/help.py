@@ -34,7 +34,8 @@ def help_text(command: Command, program: str, level: str = "essentials") -> str:
         level: ``essentials``: the options that most people need, on one screen; ``all``: every one, in full.
     """
     everything = [option for kind in command.options for option in options_of(kind)]
-    head = [f"usage: {program} {command.usage}", "", *textwrap.wrap(command.summary, WIDTH), ""]
+    usage = textwrap.wrap(f"usage: {program} {command.usage}", WIDTH, subsequent_indent=" " * 7)
+    head = [*usage, "", *textwrap.wrap(command.summary, WIDTH), ""]
     in_full: list[str] = []
     for title, options in groups(command):
         in_full += [f"{title}:"] if len(command.options) > 1 else []

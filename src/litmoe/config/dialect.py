@@ -80,7 +80,7 @@ def _line(node: yaml.Node) -> str:
 
 
 def _undefined(loader: _Loader, node: yaml.Node) -> Any:
-    raise yaml.YAMLError(f"the tag {node.tag} has no meaning here{_line(node)}")
+    raise yaml.YAMLError(f"the tag {node.tag.replace(_YAML, '!!')} has no meaning here{_line(node)}")
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
@@ -113,6 +113,13 @@ _Loader.yaml_constructors = {
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that this dialect, or YAML 1.1, would read as something else."""
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Line ends that YAML 1.1 would change are written as escapes."""
+        style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar(f"{_YAML}str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 for _kind, _pattern in (("int", _INT), ("float", _FLOAT)):
     _Dumper.add_implicit_resolver(

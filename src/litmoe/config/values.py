@@ -111,7 +111,9 @@ def _int(value: Any) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        if -(2**63) <= value < 2**63:
+            return value
+        raise MismatchError("expected an int of at most 64 bits")
     raise MismatchError
 
 
