@@ -18,8 +18,8 @@ from measuring import SMALL_MODEL
 from litmoe.config import TrainConfig
 from litmoe.config.load import merge, parse
 from litmoe.diagnostics.allocations import peak_above_start
-from litmoe.diagnostics.measure import held_bytes
-from litmoe.diagnostics.step_memory import RandomText, foresee
+from litmoe.diagnostics.step_memory import estimate_step
+from litmoe.diagnostics.trial import RandomText, held_bytes
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
 from litmoe.training.setup import assemble, model_and_length
@@ -113,9 +113,9 @@ def main() -> int:
         if args.only not in line:
             continue
         config = configuration(*case)
-        real, foreseen = allocated(config), foresee(config).total
-        errors.append(foreseen / real - 1)
-        print(f"{line:<78}{real / 1e6:>8.2f}{foreseen / 1e6:>10.2f}{errors[-1]:>8.1%}", flush=True)
+        real, estimated = allocated(config), estimate_step(config).total
+        errors.append(estimated / real - 1)
+        print(f"{line:<78}{real / 1e6:>8.2f}{estimated / 1e6:>10.2f}{errors[-1]:>8.1%}", flush=True)
     worst = max(errors, key=abs)
     mean = sum(map(abs, errors)) / len(errors)
     print(f"\n{len(errors)} configurations, mean error {mean:.1%}, largest {worst:.1%}")

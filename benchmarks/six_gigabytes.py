@@ -25,15 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from litmoe.config.files import read_yaml
 from litmoe.config.load import load_train_config
 from litmoe.diagnostics.memory_trace import MemoryTrace, peaks
-from litmoe.diagnostics.step_memory import (
-    FRAMEWORK,
-    RandomText,
-    foresee,
-    kind_of,
-    make_state,
-    named,
-    trace_step,
-)
+from litmoe.diagnostics.step_memory import FRAMEWORK, estimate_step
+from litmoe.diagnostics.step_trace import kind_of, make_state, named, trace_step
+from litmoe.diagnostics.trial import RandomText
 from litmoe.training.schedule import Horizon
 from litmoe.training.setup import assemble, model_and_length
 
@@ -67,7 +61,7 @@ def main() -> int:
     if args.layers:
         config.model_config = read_yaml(config.model_config) | {"n_layer": args.layers}
     model_config, seq_length = model_and_length(config)
-    foreseen = foresee(config)
+    estimated = estimate_step(config)
 
     config.train.global_batch_size = config.train.micro_batch_size
     size = (config.train.micro_batch_size, seq_length)
@@ -88,11 +82,11 @@ def main() -> int:
     print(
         f"{sum(p.numel() for p in run.gpt.parameters()):,} parameters, {size[0]} x {size[1]} tokens, ", end=""
     )
-    print(f"{time.perf_counter() - started:.0f} s; most memory in {moment} (estimate: {foreseen.moment})\n")
+    print(f"{time.perf_counter() - started:.0f} s; most memory in {moment} (estimate: {estimated.moment})\n")
     print(f"{'MB':<32}{'traced':>10}{'estimate':>10}")
-    for part in dict(traced.most_common()) | foreseen.parts:
-        print(f"{part:<32}{traced[part] / 1e6:>10.1f}{foreseen.parts.get(part, 0) / 1e6:>10.1f}")
-    print(f"{'storages':<32}{traced.total() / 1e6:>10.1f}{foreseen.total / 1e6:>10.1f}")
+    for part in dict(traced.most_common()) | estimated.parts:
+        print(f"{part:<32}{traced[part] / 1e6:>10.1f}{estimated.parts.get(part, 0) / 1e6:>10.1f}")
+    print(f"{'storages':<32}{traced.total() / 1e6:>10.1f}{estimated.total / 1e6:>10.1f}")
     print(f"{'CUDA context and libraries':<32}{FRAMEWORK / 1e6:>10.1f}  (assumed)")
     total = (traced.total() + FRAMEWORK) / 1e9
     print(f"{'in all':<32}{total * 1e3:>10.1f}  of {args.vram * 1e3:.0f}")

@@ -1,4 +1,4 @@
-"""The foreseen memory of a step, against what torch's allocator hands out in a real one."""
+"""The estimated memory of a step, against what torch's allocator hands out in a real one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,8 @@ from litmoe import checkpoint
 from litmoe.config import TrainConfig
 from litmoe.diagnostics.allocations import peak_above_start
 from litmoe.diagnostics.memory_trace import MemoryTrace, peaks
-from litmoe.diagnostics.step_memory import foresee, kind_of, trace_step
+from litmoe.diagnostics.step_memory import estimate_step
+from litmoe.diagnostics.step_trace import kind_of, trace_step
 from litmoe.model.flops import num_params
 from litmoe.training.run import Run
 from litmoe.training.setup import model_and_length, set_up
@@ -64,11 +65,11 @@ def _allocated(run: Run, step: Callable[[], None] | None = None) -> int:
     ],
     ids=lambda case: ",".join(map(str, case)) or "plain",
 )
-def test_the_foreseen_peak_is_within_5_percent_of_the_allocators(
+def test_the_estimated_peak_is_within_5_percent_of_the_allocators(
     started: Callable[..., Run], model: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     run = started(WIDE | model, **settings)
-    assert foresee(run.config).total == pytest.approx(_allocated(run), rel=0.05)
+    assert estimate_step(run.config).total == pytest.approx(_allocated(run), rel=0.05)
 
 
 def test_the_trace_of_a_real_step_agrees_with_the_allocator(started: Callable[..., Run]) -> None:
@@ -81,7 +82,7 @@ def test_the_trace_of_a_real_step_agrees_with_the_allocator(started: Callable[..
 def test_what_the_memory_is_for(make_config: Callable[..., TrainConfig]) -> None:
     """Weights, gradients and moments have the sizes that the number of parameters says."""
     config = make_config(model_config=WIDE | {"n_layer": 6}, compile=True)  # which is not for fake tensors
-    parts = foresee(config).parts
+    parts = estimate_step(config).parts
     n_params = num_params(model_and_length(config)[0])
     assert parts["parameters"] == parts["gradients"] == 4 * n_params
     assert parts["optimizer state"] == pytest.approx(8 * n_params, rel=1e-3)
@@ -93,7 +94,7 @@ def test_nothing_is_left_of_a_step_on_fake_tensors(make_config: Callable[..., Tr
     for plan_first in (False, True):
         config = make_config(precision="bf16-true", optimizer=ADAMW8)
         if plan_first:
-            foresee(config)
+            estimate_step(config)
         run = set_up(config)
         _step(run)
         results.append([parameter.detach().clone() for parameter in run.gpt.parameters()])
@@ -101,9 +102,9 @@ def test_nothing_is_left_of_a_step_on_fake_tensors(make_config: Callable[..., Tr
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_a_large_model_is_foreseen_without_its_memory(make_config: Callable[..., TrainConfig]) -> None:
+def test_a_large_model_is_estimated_without_its_memory(make_config: Callable[..., TrainConfig]) -> None:
     """70 billion parameters, on any machine, with nothing but names and sizes."""
     model = MODEL | {"n_layer": 80, "n_embd": 8192, "n_head": 64, "n_query_groups": 8}
     model |= {"intermediate_size": 8192, "moe_intermediate_size": 8192}
-    memory = foresee(make_config(model_config=model))
+    memory = estimate_step(make_config(model_config=model))
     assert memory.total > 1e12

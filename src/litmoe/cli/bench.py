@@ -1,5 +1,6 @@
 """``litmoe bench``: how fast a configuration trains and writes on this machine."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,11 @@ def bench_command(args: Sequence[str], console: Console) -> None:
     if own.steps < 1:
         raise ConfigError(f"--steps must be greater than 0, got {own.steps}")
     from litmoe.diagnostics.bench import bench, table
+    from litmoe.distributed.world import is_first
 
-    console.say(table(bench(config, own.steps)))
+    figures = bench(config, own.steps, console.warn)
+    if is_first(os.environ):
+        console.say(table(figures))
 
 
 BENCH = Command(

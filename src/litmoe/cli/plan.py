@@ -1,5 +1,6 @@
 """``litmoe plan``: what a run will need, before anything runs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from litmoe.config import TrainConfig
 from litmoe.config.checks import check
 from litmoe.config.load import RunFiles
 from litmoe.config.values import File, Name, Shown
+from litmoe.messages import silent
 
 
 @dataclass
@@ -35,20 +37,22 @@ def plan_command(args: Sequence[str], console: Console) -> None:
     from litmoe.diagnostics.devices import other_device, this_device
     from litmoe.diagnostics.measure import measure
     from litmoe.diagnostics.plan import make_plan
+    from litmoe.distributed.world import is_first
 
     if own.vram is not None or own.device_name is not None:
         device = other_device(own.vram, own.device_name)
     else:
         device = this_device(config.accelerator)
-    plan = make_plan(config, device, say=console.say)
-    show(plan, console.say)
+    say = console.say if is_first(os.environ) else silent  # one of several that measure
+    plan = make_plan(config, device, say=say)
+    show(plan, say)
     file = Path("fit.yaml") if own.fit is True else own.fit or None
     if plan.fits is False:
-        plan = show_fit(plan, file, console.say)
+        plan = show_fit(plan, file, say)
     elif file is not None:
-        write(plan.config, file, console.say)
+        write(plan.config, file, say)
     if own.measure:
-        show_measured(plan, measure(plan.config), console.say)
+        show_measured(plan, measure(plan.config, say), say)
 
 
 PLAN = Command(

@@ -28,7 +28,9 @@ def show(plan: Plan, say: Say) -> None:
     say(f"compute    {plan.flops_per_token / 1e9:.4g} GFLOP per token{_in_all(plan)}")
     say(f"disk       {_disk(plan)}")
     if host := _host_bytes(plan):
-        say(f"host       {readable(host)} of its memory, for checkpoints on their way{_offloaded(plan)}")
+        say(f"host       {readable(host)} of its memory, for checkpoint staging{_offloaded(plan)}")
+    for line in plan.advice:
+        say(f"note: {line}")
     say(f"\nmemory of {on}, when most of it is in use (in {memory.moment}):")
     shown = {part: size for part, size in memory.parts.items() if size >= memory.total / 1000}
     for part, size in shown.items():
@@ -73,7 +75,7 @@ def write(config: TrainConfig, file: Path, say: Say) -> None:
 
 
 def show_measured(plan: Plan, measured: Measured, say: Say) -> None:
-    """Print what was measured, beside what was foreseen."""
+    """Print what was measured, beside the plan."""
     say(
         f"\nmeasured on this device: {measured.tokens_per_second:,.0f} tokens per second{_time(plan, measured)}"
     )

@@ -1,4 +1,4 @@
-"""What torch's allocators really hand out while something runs."""
+"""The memory that torch's allocators hand out while something runs."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 
 
 def peak_above_start(task: Callable[[], object], device: torch.device) -> int:
-    """The most bytes in use at one time during a task, above those in use when it starts.
+    """Peak bytes in use during a task, above those in use when it starts.
 
-    On a CPU every allocation and release is taken from torch's profiler, what operators use within themselves
-    included; the profiler slows the task down and keeps some hundred bytes per event.
+    On a CPU allocations and releases come from torch's profiler, including those inside operators; it slows
+    the task down and keeps some hundred bytes per event.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

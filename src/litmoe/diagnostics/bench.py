@@ -1,7 +1,4 @@
-"""How fast a configuration trains and writes on this machine, as a table to paste.
-
-Random tokens stand in for text: speed and memory do not depend on what is read, and nothing has to be prepared.
-"""
+"""How fast a configuration trains and generates on this machine, on random tokens, as a table to paste."""
 
 import platform
 import statistics
@@ -13,17 +10,13 @@ import torch
 
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check
-from litmoe.diagnostics.step_memory import RandomText
-from litmoe.errors import LitMoEError
+from litmoe.diagnostics.trial import time_step, trial_run
+from litmoe.errors import ConfigError
 from litmoe.inference.decode import decode_together
-from litmoe.messages import readable
+from litmoe.messages import Say, readable, silent
 from litmoe.model.flops import flops_per_token, num_active_params, num_params
-from litmoe.training.device import start_devices
 from litmoe.training.recording.speed import peak_flops
 from litmoe.training.run import Run
-from litmoe.training.schedule import Horizon
-from litmoe.training.setup import assemble, model_and_length
-from litmoe.training.step import gradients, update
 from litmoe.version import __version__
 
 PROMPT, NEW = 8, 64
@@ -42,45 +35,48 @@ class Bench:
     tokens_per_second: float
     flops_per_second: float
     mfu: float | None
-    """``flops_per_second`` over what the card could do at best; None for devices that nobody has listed."""
+    """``flops_per_second`` over the peak of the devices; None if that is unknown."""
     peak_bytes: int | None
-    """On a GPU what torch had allocated at most; elsewhere the resident memory of the whole process at most, which
+    """On a GPU the peak of what torch allocated, elsewhere that of the resident memory of the whole process, which
     Windows does not tell."""
     decode_tokens_per_second: dict[int, float]
-    """By the number of texts written at one time."""
+    """By the number of texts written at once."""
 
 
-def bench(config: TrainConfig, steps: int = 10) -> Bench:
-    """Train ``steps`` steps on random tokens after two that do not count, then write texts of ``NEW`` tokens.
+def bench(config: TrainConfig, steps: int = 10, say: Say = silent) -> Bench:
+    """Train on random tokens, then write texts of ``NEW`` tokens.
+
+    Args:
+        config: of the run.
+        steps: how many count, after two that do not.
+        say: told where the run departs from the configuration.
 
     Raises:
         LitMoEError: the configuration cannot work here.
     """
     check(config)
-    model_config, seq_length = model_and_length(config)
-    config, fabric = start_devices(config, print)
-    train, device = config.train, fabric.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    tokens_per_step = train.global_batch_size * seq_length
-    text = RandomText((train.micro_batch_size, seq_length), model_config.vocab_size, device)
-    run = assemble(config, fabric, model_config, seq_length, text, Horizon(steps + 2, 0, tokens_per_step))
-    seconds = statistics.median([_seconds_of_step(run) for _ in range(steps + 2)][2:])
-    flops = flops_per_token(model_config, seq_length) * tokens_per_step / seconds
-    best = peak_flops(run)
-    total, active = num_params(model_config), num_active_params(model_config)
-    return Bench(
-        machine=_machine(device),
-        model=f"{model_config.name or 'unnamed'}: {total:,} parameters, {active:,} active per token",
-        step=f"{train.global_batch_size} windows of {seq_length}, {train.micro_batch_size} at a time, "
-        f"{config.precision}{', compiled' if config.compile else ''}",
-        seconds_per_step=seconds,
-        tokens_per_second=tokens_per_step / seconds,
-        flops_per_second=flops,
-        mfu=flops / best if best else None,
-        peak_bytes=_peak_bytes(device),
-        decode_tokens_per_second={texts: _decode_speed(run, texts) for texts in (1, TOGETHER)},
-    )
+    with trial_run(config, say) as run:
+        train, device, model_config = run.config.train, run.fabric.device, run.model_config
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = statistics.median([time_step(run).total for _ in range(steps + 2)][2:])
+        tokens_per_step = train.global_batch_size * run.seq_length
+        flops = flops_per_token(model_config, run.seq_length) * tokens_per_step / seconds
+        best = peak_flops(run)
+        together = (1, TOGETHER) if run.fabric.is_global_zero else ()
+        total, active = num_params(model_config), num_active_params(model_config)
+        return Bench(
+            machine=_machine(device),
+            model=f"{model_config.name or 'unnamed'}: {total:,} parameters, {active:,} active per token",
+            step=f"{train.global_batch_size} windows of {run.seq_length}, {train.micro_batch_size} at a time, "
+            f"{run.config.precision}{', compiled' if run.config.compile else ''}",
+            seconds_per_step=seconds,
+            tokens_per_second=tokens_per_step / seconds,
+            flops_per_second=flops,
+            mfu=flops / best if best else None,
+            peak_bytes=_peak_bytes(device),
+            decode_tokens_per_second={texts: _decode_speed(run, texts) for texts in together},
+        )
 
 
 def table(bench: Bench) -> str:
@@ -107,19 +103,11 @@ def table(bench: Bench) -> str:
     return "\n".join([*head, *lines])
 
 
-def _seconds_of_step(run: Run) -> float:
-    start = time.perf_counter()
-    update(run, gradients(run, run.data()), run.peak_lr)
-    if run.fabric.device.type == "cuda":
-        torch.cuda.synchronize(run.fabric.device)
-    return time.perf_counter() - start
-
-
 def _decode_speed(run: Run, texts: int) -> float:
-    """Tokens per second over ``texts`` texts, the reading of their prompts included."""
+    """Tokens per second over ``texts`` texts, including reading their prompts."""
     new = min(NEW, run.seq_length - PROMPT)
     if new < 1:
-        raise LitMoEError(
+        raise ConfigError(
             f"windows of {run.seq_length} tokens are too short to measure: raise --max-seq-length"
         )
     prompts = list(torch.randint(run.model_config.vocab_size, (texts, PROMPT)))

@@ -1,4 +1,4 @@
-"""The device that a run is planned for: this machine's, or another by its memory or name."""
+"""The device that a run is planned for: one of this machine, or another by its memory or name."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError
 from litmoe.messages import nearest
 
 CARDS = {
@@ -33,30 +33,34 @@ CARDS = {
     "H100": 80,
     "H200": 141,
 }
-"""Gigabytes of common cards, by the makers' data sheets; where a card was sold with several, the least."""
+"""Gigabytes of common cards, by the makers' data sheets; the least if a card was sold with several sizes."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a run is planned for."""
+    """A device that a run is planned for."""
 
     name: str
     kind: Literal["cuda", "cpu", "mps"]
     n_bytes: int | None
-    """Its memory; None: not known."""
+    """Its memory; None: unknown."""
     count: int = 1
-    """How many of them there are."""
+    """How many there are."""
     is_here: bool = True
-    """Whether it is this machine's, so that its precisions are known."""
+    """Whether it is in this machine, so that its precisions are known."""
 
 
 def this_device(accelerator: str) -> Device:
-    """What ``accelerator`` means on this machine."""
+    """The device that ``accelerator`` means on this machine.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if torch.cuda.is_available() and accelerator in ("auto", "cuda"):
         properties = torch.cuda.get_device_properties(0)
         return Device(properties.name, "cuda", properties.total_memory, torch.cuda.device_count())
     if accelerator == "cuda":
-        raise LitMoEError("accelerator cuda: torch sees no CUDA device here: plan for another with --vram")
+        raise ConfigError("accelerator cuda: torch sees no CUDA device here: plan for another with --vram")
     kind: Literal["mps", "cpu"] = (
         "mps" if accelerator in ("auto", "mps") and torch.backends.mps.is_available() else "cpu"
     )
@@ -64,14 +68,14 @@ def this_device(accelerator: str) -> Device:
 
 
 def other_device(vram: str | None, name: str | None) -> Device:
-    """A CUDA device that need not be here.
+    """A CUDA device that need not be in this machine.
 
     Args:
-        vram: its memory, such as ``6GB``; None: as the card of that name has.
+        vram: its memory, such as ``6GB``; None: that of the card of this name.
         name: of a card, such as ``RTX 3060``.
 
     Raises:
-        LitMoEError: no number of bytes, or a card that is not known.
+        ConfigError: not an amount of memory, or an unknown card.
     """
     if vram is not None:
         return Device(name or "a GPU", "cuda", n_bytes(vram), is_here=False)
@@ -79,9 +83,7 @@ def other_device(vram: str | None, name: str | None) -> Device:
     known = [card for card in CARDS if card.lower() in name.lower()]
     if not known:
         hint = nearest(name, CARDS, otherwise="")
-        raise LitMoEError(
-            f"--device-name {name}: no card of that name is known here{hint}, or give its memory with --vram"
-        )
+        raise ConfigError(f"--device-name {name}: no such card is known{hint}, or give its memory with --vram")
     return Device(name, "cuda", CARDS[max(known, key=len)] * 10**9, is_here=False)
 
 
@@ -89,17 +91,17 @@ def n_bytes(text: str) -> int:
     """``6GB``, ``5.5 GB``, ``6GiB`` or ``800MB`` as bytes; a number alone is gigabytes.
 
     Raises:
-        LitMoEError: anything else.
+        ConfigError: anything else.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise LitMoEError(f"--vram {text}: expected an amount of memory such as 6GB or 5.5GiB")
+        raise ConfigError(f"--vram {text}: expected an amount of memory such as 6GB or 5.5GiB")
     power = 2 if match[2].upper() == "M" else 3
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def _host_memory() -> int | None:
-    """All memory of this machine; None where the system does not say."""
+    """The memory of this machine; None if the system does not tell."""
     if sys.platform == "win32":
         status = (ctypes.c_ulonglong * 8)()  # MEMORYSTATUSEX: two 32-bit fields, then seven of 64 bits
         ctypes.cast(status, ctypes.POINTER(ctypes.c_ulong))[0] = ctypes.sizeof(status)

@@ -18,11 +18,12 @@ class Change:
     """A change of the configuration that saves memory."""
 
     settings: dict[str, Any]
-    """What is set, section by section, as in YAML."""
+    """The settings, section by section, as in YAML."""
     cost: str
-    """What it costs."""
+    """What it costs, in a phrase."""
 
     def applied_to(self, config: TrainConfig) -> TrainConfig:
+        """A copy of a configuration with this change."""
         changed = deepcopy(config)
         for name, value in self.settings.items():
             target = getattr(changed, name)
@@ -35,35 +36,33 @@ class Change:
 
 
 def changes(plan: Plan) -> Iterator[Change]:
-    """What could be changed, in the order of what it costs.
+    """Changes that save memory, cheapest first.
 
-    First what takes a little time or rounds only the optimizer's moments, then what takes a third more time, then
-    what rounds more coarsely, then what is slow, then what changes what is learned.
+    First those that take a little time or round only the optimizer's moments, then those that take a third more
+    time, then those that round more coarsely, then slow ones, then those that change what the model learns.
     """
     config, on_cuda = plan.config, plan.device.kind == "cuda"
     train, recompute = config.train, config.memory.recompute
     if plan.model_config.n_expert and recompute == "none":
         yield Change(
-            {"memory": {"recompute": "experts"}}, "2 of the 9 products of every expert are done twice"
+            {"memory": {"recompute": "experts"}}, "2 of the 9 products of every expert are computed twice"
         )
     micro, per_device = train.micro_batch_size, train.global_batch_size // (plan.devices * config.num_nodes)
     while micro > 1:
         micro = max(size for size in range(1, micro // 2 + 1) if per_device % size == 0)
-        yield Change(
-            {"train": {"micro_batch_size": micro}}, "smaller products, which a device does less well"
-        )
+        yield Change({"train": {"micro_batch_size": micro}}, "smaller products, which use a device less well")
     adamw = config.optimizer.class_path in ADAMW
     if adamw and config.optimizer.class_path != "AdamW8bit":
         yield _optimizer("AdamW8bit", config, "the optimizer's moments in 8 bits")
     if recompute != "blocks":
-        yield Change({"memory": {"recompute": "blocks"}}, "every block's forward is done twice")
+        yield Change({"memory": {"recompute": "blocks"}}, "every block's forward is computed twice")
     if config.precision != "bf16-true":
         yield Change({"precision": "bf16-true"}, "weights, gradients and activations in bf16")
     if adamw:
         yield _optimizer("AdamW4bit", config, "the optimizer's moments in 4 bits")
     if on_cuda and not config.memory.offload_optimizer and not config.memory.step_in_backward:
         yield Change(
-            {"memory": {"offload_optimizer": True}}, "the optimizer's step is done by the host, over the bus"
+            {"memory": {"offload_optimizer": True}}, "the optimizer's step runs on the host, over the bus"
         )
     length = plan.seq_length
     while length // 2 >= SHORTEST:
@@ -76,15 +75,15 @@ def changes(plan: Plan) -> Iterator[Change]:
 def fit(
     config: TrainConfig, replan: Callable[[TrainConfig], Plan], possible: Sequence[Change]
 ) -> tuple[list[Change], Plan]:
-    """The changes that are needed for a plan that fits, cheapest first, and that plan.
+    """The changes needed for a plan that fits, cheapest first, and that plan.
 
-    They are taken one after another until it fits; then those that it would fit without are left out, the
-    costliest first. Where nothing makes it fit, all of them, and the plan with the least memory.
+    Changes are added one by one until the plan fits; then those it does not need are removed, the costliest first.
+    If nothing makes it fit: all changes, and the plan with the least memory.
 
     Args:
-        config: which does not fit.
+        config: does not fit.
         replan: makes a plan of a changed configuration; takes seconds each time.
-        possible: what could be changed, in the order of cost.
+        possible: the changes to try, cheapest first.
     """
     taken: list[Change] = []
     plan = replan(config)
@@ -95,17 +94,17 @@ def fit(
         plan = replan(applied(taken, config))
     if not plan.fits:
         return taken, plan
-    for change in taken[-2::-1]:  # without the last it did not fit
+    for change in taken[-2::-1]:  # it did not fit without the last one
         without = [other for other in taken if other is not change]
         if _same(applied(without, config), applied(taken, config)):
-            taken = without  # another one has replaced it
+            taken = without  # a later one replaces it
         elif (other := replan(applied(without, config))).fits:
             taken, plan = without, other
     return taken, plan
 
 
 def applied(taken: Sequence[Change], config: TrainConfig) -> TrainConfig:
-    """A configuration with changes."""
+    """A configuration with the changes applied."""
     for change in taken:
         config = change.applied_to(config)
     return config

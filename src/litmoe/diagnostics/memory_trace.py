@@ -1,4 +1,4 @@
-"""Every piece of memory that operators hand out, followed from its birth to its end."""
+"""A log of every piece of memory that operators allocate, from its birth to its release."""
 
 import weakref
 from collections import Counter
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Parts = Counter[tuple[str, str]]
-"""Bytes by the moment in which they were made, and what for."""
+"""Bytes by the moment in which they were allocated, and what for."""
 
 
 @dataclass(eq=False)
@@ -22,30 +22,30 @@ class Piece:
 
     n_bytes: int
     made: str
-    """The moment in which it was made."""
+    """The moment in which it was allocated."""
     kind: str
-    """What for: the kind of module that was running, or what `hold` was told."""
+    """What for: the kind of the module that was running, or the one given to `hold`."""
 
 
 class MemoryTrace(TorchDispatchMode):
-    """While it is entered, a log of all memory that torch's operators make and give back.
+    """While entered, a log of all memory that torch's operators allocate and release.
 
-    It sees storages: views count once, and what an operator uses only within itself not at all. It works with
-    real tensors and with fake ones (`torch._subclasses.FakeTensorMode`, entered first), which have storages of a
-    size, and no memory.
+    It sees storages: views count once, and working memory inside an operator not at all. It works with real
+    tensors and with fake ones (`torch._subclasses.FakeTensorMode`, entered first), whose storages have a size
+    and no memory.
     """
 
     def __init__(self, kind_of: Callable[[nn.Module], str | None] = lambda _: None) -> None:
         """
         Args:
-            kind_of: what a module's own memory is for; None: the same as its parent's.
+            kind_of: what a module's own memory is for; None: that of its parent.
         """
         super().__init__()
         self.kind_of = kind_of
         self.moment = ""
-        """What is going on now; to be set from outside."""
+        """The phase that is running now; set from outside."""
         self.log: list[tuple[int, Piece, str]] = []
-        """(1, piece, moment) when it is made, (-1, piece, moment) when it is given back, in order."""
+        """(1, piece, moment) at each allocation and (-1, piece, moment) at each release, in order."""
         self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], Piece]] = {}
         self._kinds = [""]
 
@@ -59,19 +59,19 @@ class MemoryTrace(TorchDispatchMode):
         return result
 
     def hold(self, tensors: Iterable[Tensor], kind: str) -> None:
-        """Count tensors that were there before; say of others, which have been seen, what they are for."""
+        """Count tensors that existed before, or set the kind of tensors already seen."""
         for tensor in tensors:
             self._see(tensor.untyped_storage(), kind).kind = kind
 
     @contextmanager
     def modules_of(self, model: nn.Module) -> Iterator[None]:
-        """What a module of the model makes while it runs is of its kind."""
+        """Attribute memory that a module of the model allocates while it runs to its kind."""
         handles: list[Any] = []
         for module in model.modules():
             kind = self.kind_of(module)
             if kind is not None:
                 handles.append(module.register_forward_pre_hook(self._entering(kind)))
-                # always: a recomputed block is left by an exception as soon as it has made what was wanted
+                # always: a recomputed block ends by an exception as soon as it has made what was wanted
                 handles.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
         try:
             yield
@@ -99,7 +99,7 @@ class MemoryTrace(TorchDispatchMode):
 
 
 def peaks(log: Sequence[tuple[int, Piece, str]]) -> dict[str, Parts]:
-    """For every moment, whose the bytes were when most of them were alive in it."""
+    """Bytes by owner at the peak of each moment."""
     alive: Parts = Counter()
     total = 0
     found: dict[str, tuple[int, Parts]] = {}

@@ -168,6 +168,7 @@ class GPT(litgpt.model.GPT):
         return self.logits(x_BTD)
 
     def logits(self, x_BTD: Tensor) -> Tensor:
+        """Logits of normed hidden states, (B, T, V)."""
         logits_BTV: Tensor = self.lm_head(x_BTD)
         cap = self.config.final_logit_softcapping
         return logits_BTV if cap is None else torch.tanh(logits_BTV / cap) * cap

@@ -25,6 +25,7 @@ class Code(NamedTuple):
 
     @property
     def block(self) -> int:
+        """Numbers per block."""
         return 256 if self.bits == 8 else 128
 
     def zeros(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
