@@ -83,7 +83,9 @@ def other_device(vram: str | None, name: str | None) -> Device:
     known = [card for card in CARDS if card.lower() in name.lower()]
     if not known:
         hint = nearest(name, CARDS, otherwise="")
-        raise ConfigError(f"--device-name {name}: no such card is known{hint}, or give its memory with --vram")
+        raise ConfigError(
+            f"--device-name {name}: no such card is known{hint}, or give its memory with --vram"
+        )
     return Device(name, "cuda", CARDS[max(known, key=len)] * 10**9, is_here=False)
 
 
