@@ -47,8 +47,15 @@ const standing = [];  // promises of the views on the page, to take them away ag
 
 /** Take all charts away. */
 function clearCharts() {
-  for (const view of standing.splice(0)) view.then((v) => v.remove()).catch(() => {});
+  for (const view of standing.splice(0)) view.then(remove).catch(() => {});
   for (const target of document.querySelectorAll(".plot")) target.replaceChildren();
+}
+
+/** Take a chart away, and the document that Bokeh made for it. */
+function remove(view) {
+  const at = Bokeh.documents.indexOf(view.model.document);
+  view.remove();
+  if (at >= 0) Bokeh.documents.splice(at, 1);
 }
 
 /** An empty chart in the look of the page. `options` are Bokeh's, such as `height` and `x_axis_label`. */
