@@ -20,6 +20,7 @@ from litmoe.errors import LitMoEError, RunInterrupted
 from litmoe.training import loop as trainer
 from litmoe.training.loop import train
 from litmoe.training.out_dir import locked
+from litmoe.training.recording.events import read_events
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -98,19 +99,48 @@ def test_a_rollback_without_progress_stops(poisoned: MakeConfig) -> None:
         train(config)
 
 
-def test_a_spike_is_left_out(make_config: MakeConfig, tmp_path: Path) -> None:
-    """A factor below 1 makes every step behind the first 50 a spike."""
-    words = ["--faults.spike_factor=0.5", "--faults.on_non_finite=skip", "--max-steps=60"]
-    with pytest.raises(LitMoEError, match=r"step 5\d: the loss .* is above 0.5 times the mean"):
-        train(make_config(*words, "--faults.non_finite_limit=2", "--train.save_interval=null"))
+def test_a_spike_is_left_out(poisoned: MakeConfig, tmp_path: Path) -> None:
+    """The update of step 55 spoils the weights: all losses from then on are far above those before."""
+
+    class Kick(Poison):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            super().step()
+            if self.steps == 55:
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.data.mul_(-4)
+
+    sys.modules["poison"].Kick = Kick  # type: ignore[attr-defined]
+    words = ["--faults.spike_factor=1.3", "--faults.on_non_finite=skip", "--max-steps=60"]
+    config = poisoned(*words, "--faults.non_finite_limit=2", "--train.save_interval=null", at=-1)
+    config.optimizer.class_path = "poison.Kick"
+    with pytest.raises(LitMoEError, match=r"step 57: the loss .* is above 1.3 times the mean"):
+        train(config)
+    spikes = [event for event in read_events(tmp_path / "out") if event.kind == "spike"]
+    assert [(event.step, event.figures["in_a_row"]) for event in spikes] == [(56, 1), (57, 2)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+HANGUP = getattr(signal, "SIGHUP", None)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "times"),
+    [
+        (signal.SIGINT, 130, 1),
+        (signal.SIGTERM, 143, 2),  # a launcher passes on what the terminal has sent already
+        pytest.param(HANGUP, 129, 3, marks=pytest.mark.skipif(HANGUP is None, reason="no SIGHUP here")),
+    ],
+)
 def test_a_signal_finishes_the_step_and_saves(
-    make_config: MakeConfig, tmp_path: Path, number: signal.Signals, code: int
+    make_config: MakeConfig, tmp_path: Path, number: signal.Signals, code: int, times: int
 ) -> None:
     config = make_config("--max-steps=100000", "--train.save_interval=null", "--train.min_lr=0.003")
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
+
+    def send() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.02)
+
+    timer = threading.Timer(1.5, send)
     timer.start()
     before = signal.getsignal(number)
     with pytest.raises(RunInterrupted, match="--resume auto goes on") as error:
@@ -120,6 +150,7 @@ def test_a_signal_finishes_the_step_and_saves(
     assert newest is not None
     step = checkpoint.verify(newest)["step"]
     assert int(rows(tmp_path / "out")[-1]["step"]) == step > 0
+    assert [event.kind for event in read_events(tmp_path / "out")] == ["start", "saved", "interrupted"]
     # What was saved is the run that would have been.
     go_on = make_config(f"--max-steps={step + 2}", "--resume=auto", "--train.save_interval=null", "--train.min_lr=0.003", "--schedule.name=constant")  # fmt: skip  # noqa: E501
     assert train(go_on).steps == step + 2
@@ -155,7 +186,7 @@ from litmoe import load_train_config, train
 from litmoe.training import loop as trainer
 config = load_train_config(sys.argv[1])
 keep = trainer.gradients
-def limited(run, batches):
+def limited(run, batches, requests):
     # All is allocated that a run holds for good: from here on the process may grow by 40 MB only.
     if run.state.step == 1 and not limited.done:
         limited.done = True
@@ -164,7 +195,7 @@ def limited(run, batches):
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
         run.state.micro_batch_size = 256
         run.restart_data()
-    return keep(run, run.data())
+    return keep(run, run.data(), requests)
 limited.done = False
 trainer.gradients = limited
 train(config, say=print)

@@ -23,6 +23,7 @@ class Console:
         self.lost: OSError | None = None
         """Why stdout could not be written to; None: it could."""
         self._warnings_lost = False
+        _fill_closed_descriptors()
         for stream in (sys.stdout, sys.stderr):  # for what libraries print
             if hasattr(stream, "reconfigure"):
                 with suppress(OSError, ValueError):
@@ -31,6 +32,16 @@ class Console:
     def say(self, line: str) -> None:
         """Print one line."""
         self.write(line + "\n")
+
+    def say_or_fail(self, line: str) -> None:
+        """Print one line, for work that keeps account of what it could not show, and goes on.
+
+        Raises:
+            OSError: stdout cannot be written to.
+        """
+        self.say(line)
+        if self.lost is not None:
+            raise self.lost
 
     def write(self, text: str) -> None:
         """Print a piece of text as it is, at once."""
@@ -78,6 +89,18 @@ class Console:
     def exit_code(self, result_is_printed: bool) -> int:
         """1 where what a command is for was printed and is lost; a reader that has seen enough is no loss."""
         return int(result_is_printed and self.lost is not None and not self.reader_left)
+
+
+def _fill_closed_descriptors() -> None:
+    """Open the standard descriptors that were closed (``<&- >&- 2>&-``) on nothing.
+
+    The next file to be opened would get their numbers, and what libraries print to 1 and 2 would end up in it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _write(stream: TextIO | None, text: str) -> None:

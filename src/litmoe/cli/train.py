@@ -36,7 +36,7 @@ def train_command(args: Sequence[str], console: Console) -> int:
 
     started = time.time()
     try:
-        train(config, say=console.say)
+        train(config, say=console.say_or_fail)
     finally:  # after an interruption and a fault too: then there is most to look at
         if config.report:
             _write_report(config, started, console)

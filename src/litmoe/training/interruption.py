@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import threading
+import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,13 +22,21 @@ terminal is closed; SIGBREAK is Ctrl-Break on Windows; SIGUSR1 is what SLURM can
 limit."""
 
 
+SAME_REQUEST_SECONDS = 1.0
+"""Signals within this time are one request: a launcher passes on what the terminal has sent already."""
+
+_HANGUP = getattr(signal, "SIGHUP", None)
+
+
 class Interruption:
     """While it is entered, the first signal is a request that the training loop reads after its step.
 
-    A second signal leaves at once, even if the main thread is inside a long operation or waits for another
+    A second request leaves at once, even if the main thread is inside a long operation or waits for another
     process: Python calls a handler only between two instructions of the main thread, so a thread of its own
     listens to what the system's handler writes (``signal.set_wakeup_fd``). Checkpoints and metrics are whole at
-    any instant. Outside the main thread Python takes no handlers, and none are set.
+    any instant. A closed terminal is never a second request: shell and system each send SIGHUP then, as often as
+    they like. Where SIGHUP is ignored, as by ``nohup``, it stays ignored. Outside the main thread Python takes no
+    handlers, and none are set.
     """
 
     def __init__(self) -> None:
@@ -45,6 +55,8 @@ class Interruption:
         self._wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(listener,), name="signals", daemon=True).start()
         for number in SIGNALS:
+            if number == _HANGUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -61,12 +73,21 @@ class Interruption:
         """Ask for the end in the name of a signal that another rank got."""
         self.signal = self.signal or signal.Signals(number)
 
-    def end(self, step: int, folder: object) -> RunInterrupted:
-        """The exception to leave the loop with, once all is saved."""
+    def end(self, step: int, folder: Path) -> RunInterrupted:
+        """The exception to leave the loop with, once all is saved that can be.
+
+        Args:
+            step: the last one.
+            folder: its checkpoint, which is not there if the disk had no room.
+        """
         assert self.signal is not None
+        saved = f"saved {folder}; --resume auto goes on"
+        if not folder.exists():
+            saved = (
+                "not saved, for want of room on the disk; --resume auto goes on from the newest checkpoint"
+            )
         return RunInterrupted(
-            f"stopped by {self.signal.name} after step {step}; saved {folder}; --resume auto goes on",
-            exit_code=128 + self.signal,
+            f"stopped by {self.signal.name} after step {step}; {saved}", exit_code=128 + self.signal
         )
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -74,15 +95,17 @@ class Interruption:
 
     def _listen(self, listener: socket.socket) -> None:
         """Count what comes, one byte a signal; other signals' handlers write here too."""
-        asked = False
+        asked_at = None
         with listener:
             while byte := listener.recv(1):
-                if byte[0] not in SIGNALS:
+                if byte[0] not in self._before:
                     continue
-                if asked:
-                    self._tell("\n" if self.in_place else "")
-                    os._exit(128 + byte[0])
-                asked = True
+                if asked_at is not None:
+                    if byte[0] != _HANGUP and time.monotonic() - asked_at > SAME_REQUEST_SECONDS:
+                        self._tell("\n" if self.in_place else "")
+                        os._exit(128 + byte[0])
+                    continue
+                asked_at = time.monotonic()
                 self.ask(byte[0])
                 text = "finishing this step and saving; the same again leaves at once"
                 self._tell(f"\r\x1b[2K{text}" if self.in_place else f"\n{text}\n")
