@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,14 +105,28 @@ def test_text_put_among_the_stories_stops(run: Prepare) -> None:
     run.refused("mine.txt lies among the built-in stories", source=[], tokenizer=None, max_documents=50)
 
 
-def test_nothing_is_written_before_a_wrong_tokenizer_is_found(
-    run: Prepare, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("cannot fetch the tokenizer nobody/nothing", {"tokenizer": "nobody/nothing"}),
+        ("a vocabulary of 200 is too small", {"vocab_size": 200}),
+        ("there is no file or folder", {"source": ["nowhere"]}),
+        ("has no 'body', only the fields text", {"text_field": "body"}),
+        ("--max-documents has 2 numbers for 1 sources", {"max_documents": [1, 2]}),
+        ("--val-fraction is 0", {"val_fraction": 0}),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, changes: dict[str, Any]
 ) -> None:
+    """No text, no folder, no lock: not in a new place, and not beside somebody's files."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    run.data.mkdir()
-    run.refused("cannot fetch the tokenizer nobody/nothing", tokenizer="nobody/nothing")
-    run.refused("a vocabulary of 200 is too small", vocab_size=200)
-    assert [path.name for path in run.data.iterdir() if not path.name.startswith(".")] == []
+    run.config.source = [str(put(tmp_path / "source.jsonl", lines(*DOCUMENTS)))]
+    run.refused(message, **changes)
+    assert not run.data.exists() and not run.config.tokenizer_dir.exists()
+    put(run.data / "notes/mine.md", "mine")
+    run.refused(message, **changes)
+    assert [path.name for path in sorted(run.data.rglob("*"))] == ["notes", "mine.md"]
 
 
 # --- records -----------------------------------------------------------------------------------------------------

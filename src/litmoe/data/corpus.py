@@ -72,6 +72,17 @@ def open_sources(config: PrepareConfig) -> list[Source]:
     return sources
 
 
+def try_sources(sources: list[Source]) -> None:
+    """Read the first document of every local source, so that a wrong field or kind of file shows at once.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    for source in sources:
+        for part in source.parts if source.files else ():
+            next(part.read(), None)
+
+
 def sample(max_documents: int | None = None, seed: int = 0) -> Source:
     """The built-in stories."""
     from litmoe.stories import SAMPLE_STORIES, stories

@@ -4,11 +4,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from litmoe.config import PrepareConfig
-from litmoe.data.corpus_record import RECORD, text_fingerprint
-from litmoe.data.prepared_text import check_text, finish_interrupted, is_sample, replace_text, with_source
+from litmoe.data.corpus import Source, try_sources
+from litmoe.data.corpus_record import RECORD, SPLITS, text_fingerprint
+from litmoe.data.prepared_text import (
+    check_text,
+    finish_interrupted,
+    is_interrupted,
+    is_sample,
+    replace_text,
+    with_source,
+)
 from litmoe.data.reading.formats import read_documents
 from litmoe.data.reading.listing import has_text
 from litmoe.data.store_record import OWN_FILES
@@ -73,14 +81,14 @@ def prepare(config: PrepareConfig, say: Say = silent) -> PreparedData:
     _check(config)
     data_dir = config.data_dir
     train_dir, val_dir = data_dir / "train", data_dir / "val"
+    # What can be refused is refused before anything is made, the lock and its folder included.
+    if not is_interrupted(data_dir):
+        decided = _decide(config, silent)
+        try_sources(decided.sources)
+        _try_tokenizer(decided.making)
     with only_one_process(data_dir / RECORD, say):
         finish_interrupted(data_dir, say)
-        config = with_source(config)
-        # First everything that can be refused, then everything that changes something.
-        refuse_foreign(train_dir / "train", OWN_FILES, "token store")
-        refuse_foreign(val_dir / "val", OWN_FILES, "token store")
-        sources, text_changes = check_text(config, say)
-        making = _choose_tokenizer(config, text_changes, say)
+        config, sources, making = _decide(config, say)
         if sources:
             replace_text(config, sources, say)
         if making:
@@ -105,6 +113,26 @@ def prepare(config: PrepareConfig, say: Say = silent) -> PreparedData:
     )
     _report(prepared, bool(sources or making), say)
     return prepared
+
+
+class _Decided(NamedTuple):
+    """What there is to do."""
+
+    config: PrepareConfig
+    """With the source filled in."""
+    sources: list[Source]
+    """What text to read; nothing if the text that is there will do."""
+    making: dict[str, Any] | None
+    """How to make the tokenizer, as its record will say; None if the one that is there will do."""
+
+
+def _decide(config: PrepareConfig, say: Say) -> _Decided:
+    """Compare what is there with what is asked for, and change nothing."""
+    config = with_source(config)
+    for split in SPLITS:
+        refuse_foreign(config.data_dir / split / split, OWN_FILES, "token store")
+    sources, text_changes = check_text(config, say)
+    return _Decided(config, sources, _choose_tokenizer(config, text_changes, say))
 
 
 def _check(config: PrepareConfig) -> None:
@@ -145,10 +173,7 @@ def _refuse_source_in_data(config: PrepareConfig) -> None:
 
 
 def _choose_tokenizer(config: PrepareConfig, text_changes: bool, say: Say) -> dict[str, Any] | None:
-    """Decide how to make the tokenizer, as its record will say; None if the one that is there will do.
-
-    What cannot be made is refused here, before any text is written: a wrong name, too small a vocabulary.
-    """
+    """Decide how to make the tokenizer, as its record will say; None if the one that is there will do."""
     directory = config.tokenizer_dir
     there = (directory / "tokenizer.json").exists()
     wanted = config.tokenizer
@@ -171,9 +196,13 @@ def _choose_tokenizer(config: PrepareConfig, text_changes: bool, say: Say) -> di
     if there and _is_there(config, making, text_changes):
         say(f"tokenizer: already in {directory}")
         return None
-    if making["made_by"] == "fetch":
-        download_tokenizer(wanted)
     return making
+
+
+def _try_tokenizer(making: dict[str, Any] | None) -> None:
+    """Find out whether a tokenizer can be fetched, before any text is written."""
+    if making and making["made_by"] == "fetch":
+        download_tokenizer(making["name"])
 
 
 def _is_there(config: PrepareConfig, making: dict[str, Any], text_changes: bool) -> bool:

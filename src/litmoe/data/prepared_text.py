@@ -163,6 +163,11 @@ def replace_text(config: PrepareConfig, sources: list[Source], say: Say = silent
     _move_in(config.data_dir)
 
 
+def is_interrupted(data_dir: Path) -> bool:
+    """Whether another process is writing text, or was killed while it did."""
+    return (data_dir / _PENDING).exists()
+
+
 def finish_interrupted(data_dir: Path, say: Say) -> None:
     """Complete or clear away what a killed :func:`replace_text` left."""
     pending = data_dir / _PENDING
