@@ -57,6 +57,19 @@ def test_a_word_after_the_prompt_keeps_its_space(llama: Tokenizer, tmp_path: Pat
         assert "".join(stream_text(tokenizer, [word], encode_prompt(tokenizer, "").tolist())) == "red"
 
 
+@given(before=LLAMA_TEXT, wrong=st.sampled_from([b"\x80", b"\xe6\x97", b"\xff" * 9]), after=LLAMA_TEXT)
+def test_bytes_that_are_no_text_spoil_nothing_before_them(
+    llama: Tokenizer, before: str, wrong: bytes, after: str
+) -> None:
+    """The library makes nothing of a whole row of bytes in which one is wrong."""
+    before_ids, after_ids = (encode_prompt(llama, text).tolist()[1:] for text in (before, after))
+    wrong_ids = [llama.token_to_id(f"<0x{byte:02X}>") for byte in wrong]
+    red = llama.token_to_id("▁red")
+    ids = [*before_ids, *wrong_ids, *after_ids, red]
+    text = "".join(stream_text(llama, ids, [llama.bos_id]))
+    assert text.startswith(before) and text.endswith(" red")
+
+
 @given(text=st.text(st.characters(codec="utf-8", min_codepoint=0x80), max_size=30))
 def test_a_piece_comes_as_soon_as_its_character_is_whole(byte_level: Tokenizer, text: str) -> None:
     """At most three tokens after it, for what may be the beginning of another character."""

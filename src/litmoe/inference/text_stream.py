@@ -7,12 +7,11 @@ if TYPE_CHECKING:
     from litgpt import Tokenizer
 
 _WINDOW = 8
-"""Tokens decoded along with a new one. A word piece may look different alone, and a character may take four
-tokens."""
+"""Tokens decoded along with a new one: a word piece may look different alone."""
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNFINISHED = 3
-"""Replacement characters at the end that may still become a character: it has up to four bytes, one token each."""
+"""Tokens at the end that may still begin a character: it has up to four bytes, at worst a token each."""
 
 
 class TextStream:
@@ -27,24 +26,37 @@ class TextStream:
         self._decode = tokenizer.processor.decode
         self._window: list[int] = []
         self._text = ""  # of the window
-        self._shown = 0  # characters of it
-        self._restart(list(prompt_ids))
-        self._shown = len(self._text)
+        self._shown = ""  # as much of it as was handed out
+        self._whole = 0  # tokens of the window whose text was handed out whole
+        self._begin_later(list(prompt_ids))
+        self._shown, self._whole = self._text, len(self._window)
 
     def add(self, token: int) -> str:
         """What is certain of the text now and was not before; often empty."""
         self._window.append(token)
         self._text = self._decode(self._window)
-        piece = self._text[self._shown : self._certain()]
-        self._shown += len(piece)
-        if len(self._window) > 2 * _WINDOW:
-            self._restart(self._window)
+        if not self._text.startswith(self._shown):
+            # Tokenizers with single bytes among their tokens (byte fallback) decode a row of them, if it is no
+            # UTF-8, into replacement characters for the whole row: after a few tokens, what was whole stays
+            # apart.
+            if len(self._window) - self._whole <= _UNFINISHED:
+                return ""
+            self._window, self._whole, self._shown = self._window[self._whole :], 0, ""
+            self._text = self._decode(self._window)
+        piece = self._text[len(self._shown) : self._certain()]
+        self._shown += piece
+        if self._shown == self._text:
+            self._whole = len(self._window)
+        if len(self._window) > (2 if self._shown == self._text else 4) * _WINDOW:
+            self._begin_later(self._window)
         return piece
 
     def end(self) -> str:
         """The rest."""
-        piece = self._text[self._shown :]
-        self._shown += len(piece)
+        if not self._text.startswith(self._shown):
+            self._text, self._shown = self._decode(self._window[self._whole :]), ""
+        piece = self._text[len(self._shown) :]
+        self._shown = self._text
         return piece
 
     def _certain(self) -> int:
@@ -52,15 +64,16 @@ class TextStream:
         unfinished = len(self._text) - len(self._text.rstrip(_REPLACEMENT))
         return len(self._text) - min(unfinished, _UNFINISHED)
 
-    def _restart(self, ids: list[int]) -> None:
-        """Let the window begin later, but not within a character; what is not shown yet stays so."""
-        hidden = len(self._text) - self._shown
+    def _begin_later(self, ids: list[int]) -> None:
+        """Let the window begin later, but not within a character; what is held back stays so."""
+        held = len(self._text) - len(self._shown)
         for more in range(_UNFINISHED + 1):
             self._window = ids[-_WINDOW - more :]
             self._text = self._decode(self._window)
             if not self._text.startswith(_REPLACEMENT):
                 break
-        self._shown = max(0, len(self._text) - hidden)
+        self._shown = self._text[: max(0, len(self._text) - held)]
+        self._whole = len(self._window) if not held else 0
 
 
 def stream_text(tokenizer: "Tokenizer", ids: Iterable[int], prompt_ids: Sequence[int] = ()) -> Iterator[str]:
