@@ -346,7 +346,7 @@ def test_commands(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (EXPORT, [str(trained), "--to", "hugingface", str(hub)], "did you mean huggingface?"),
         (EXPORT, [str(tmp_path / "no"), "--to", "huggingface", str(hub)], "no such checkpoint"),
         (IMPORT, [], "name a folder"),
-        (IMPORT, [str(hub), "--outdir", "x"], "did you mean --out_dir?"),
+        (IMPORT, [str(hub), "--outdir", "x"], "did you mean --out-dir?"),
     ):
         assert run(command, bad, "litmoe") == 2
         captured = capsys.readouterr()

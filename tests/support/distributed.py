@@ -142,6 +142,8 @@ class Nursery:
     def start(self, folder: Path, args: Sequence[str], environ: Mapping[str, str], name: str) -> Rank:
         """Fork one process that runs ``litmoe train`` with these arguments, in ``folder``."""
         out, err = folder / f"{name}.out", folder / f"{name}.err"
+        for file in (out, err):  # of an earlier run in this folder
+            file.unlink(missing_ok=True)
         pid = self._ask(
             do="fork", cwd=str(folder), args=list(args), env=dict(environ), out=str(out), err=str(err)
         )

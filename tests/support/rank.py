@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Python puts this script's folder first, where `tokenizers.py` is not the library
+sys.path[0] = str(Path(__file__).parents[1])
 
 
 def main(args: list[str]) -> int:

@@ -213,18 +213,20 @@ TWO = """
 import sys
 import torch
 from litmoe import load_train_config
+from litmoe.training.device import started_devices
 from litmoe.training.setup import set_up
 from litmoe.training.step import gradients, update
 
-run = set_up(load_train_config(sys.argv[1]))
-first = {name: value.detach().clone() for name, value in run.gpt.named_parameters()}
-batches = run.batches.training(0, 1)
-rows = [next(batches) for _ in range(3)]
-figures = gradients(run, run.data())
-update(run, figures, 0.5)
-last = {name: value.detach() for name, value in run.gpt.named_parameters()}
-seen = {"rows": rows, "loss": figures.train_loss, "first": first, "last": last, "counts": figures.counts_LE}
-torch.save(seen, f"{sys.argv[2]}/{run.fabric.global_rank}.pt")
+with started_devices(load_train_config(sys.argv[1])) as (config, fabric):
+    run = set_up(config, fabric=fabric)
+    first = {name: value.detach().clone() for name, value in run.gpt.named_parameters()}
+    batches = run.batches.training(0, 1)
+    rows = [next(batches) for _ in range(3)]
+    figures = gradients(run, run.data())
+    update(run, figures, 0.5)
+    last = {name: value.detach() for name, value in run.gpt.named_parameters()}
+    seen = {"rows": rows, "loss": figures.train_loss, "first": first, "last": last, "counts": figures.counts_LE}
+    torch.save(seen, f"{sys.argv[2]}/{run.fabric.global_rank}.pt")
 """
 
 

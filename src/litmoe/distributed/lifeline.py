@@ -94,6 +94,10 @@ class Lifeline(threading.Thread):
     def lost(self) -> str | None:
         """Which rank has failed or gone, in words, where a collective broke; None if none has."""
         self._lost.wait(_WORDS_SECONDS)
+        return self.lost_so_far()
+
+    def lost_so_far(self) -> str | None:
+        """The same without waiting."""
         return self._sentence() if self._words else None
 
     def mark_spoken(self) -> bool:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from litmoe.distributed.launcher import Children, end_with_parent
 from litmoe.distributed.lifeline import Lifeline
@@ -63,15 +63,14 @@ class Session:
         first = self.world.rank == 0
         if error is None:
             self._lifeline.leave()
-            return
+            if first or (words := self._lifeline.lost_so_far()) is None:
+                return
+            self._leave_behind(words)  # rank 0 died after this rank was done, in its last save or text
         if not isinstance(error, LitMoEError | RunInterrupted | KeyboardInterrupt | SystemExit):
             # a broken collective, as a rule: then another rank is gone, and that is the news
             if (words := self._lifeline.lost()) is not None:
-                speaks, code = self._lifeline.mark_spoken(), self._lifeline.exit_code
-                self._lifeline.leave(words, code)
-                if not speaks:
-                    raise SystemExit(code) from None
-                raise RankLostError(words, code) from None
+                self._lifeline.leave(words, self._lifeline.exit_code)
+                self._leave_behind(words)
             self._lifeline.leave(f"{type(error).__name__}: {error}", 1)
             return  # a fault of the program keeps its traceback, on the rank that has it
         code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 2)
@@ -79,3 +78,11 @@ class Session:
         if not first:
             sys.stdout.flush()
             raise SystemExit(code) from None
+
+    def _leave_behind(self, words: str) -> NoReturn:
+        """End because another rank is gone; one rank says so."""
+        assert self._lifeline is not None
+        code = self._lifeline.exit_code
+        if self._lifeline.mark_spoken():
+            raise RankLostError(words, code) from None
+        raise SystemExit(code) from None

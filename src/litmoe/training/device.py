@@ -42,6 +42,17 @@ def world_of(config: TrainConfig) -> World:
     return world
 
 
+@contextmanager
+def started_devices(config: TrainConfig, say: Say = silent) -> Iterator[tuple[TrainConfig, Fabric]]:
+    """All processes that a configuration means, while the block runs; yields what :func:`start_devices` returns.
+
+    Raises:
+        LitMoEError: as :func:`world_of` and :func:`start_devices`.
+    """
+    with Session(world_of(config), config.faults.rank_timeout) as session:
+        yield start_devices(config, say, session)
+
+
 def start_devices(
     config: TrainConfig, say: Say = silent, session: Session | None = None
 ) -> tuple[TrainConfig, Fabric]:
