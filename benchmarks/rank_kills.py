@@ -2,9 +2,10 @@
 
     python benchmarks/rank_kills.py [--kills 200] [--seed 0]
 
-Needs a system with fork. Every kill hits one rank in set-up, data, step, validation, sample text, metrics or save.
-All others must be gone within 10 seconds, and one line names the rank; no step may be lost beyond the last two saves;
-the run, resumed by another number of processes, must have the losses of one undisturbed process (to 1e-5).
+Needs a system with fork. Every kill hits one rank in set-up, data, step, validation, sample text, metrics or
+save. All others must be gone within 10 seconds, and one line names the rank; no step may be lost beyond the
+last two saves; the run, resumed by another number of processes, must have the losses of one undisturbed process
+(to 1e-5).
 """
 
 import argparse
