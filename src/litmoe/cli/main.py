@@ -18,6 +18,7 @@ from litmoe.cli.help import help_text, help_wanted
 from litmoe.cli.inspect import INSPECT
 from litmoe.cli.plan import PLAN
 from litmoe.cli.prepare import PREPARE
+from litmoe.cli.quiet import quiet_libraries
 from litmoe.cli.report import REPORT, RUNS
 from litmoe.cli.train import TRAIN
 from litmoe.cli.verify_resume import VERIFY_RESUME
@@ -51,6 +52,7 @@ def run(command: Command, args: Sequence[str], program: str) -> int:
     one line. 130, 143: ended by Ctrl-C or SIGTERM, with the state saved.
     """
     console = Console(program)
+    quiet_libraries()
     if (level := help_wanted(args)) is not None:
         console.write(help_text(command, program, level))
         return console.exit_code(result_is_printed=True)

@@ -1,1 +1,1 @@
-"""The model: LitGPT's GPT with our expert layer and losses."""
+"""The model: LitGPT's GPT with litmoe's expert layer and losses."""

@@ -1,6 +1,6 @@
-"""Parameters and floating-point operations of a model, from its configuration alone. Nothing here uses torch.
+"""Parameters and floating-point operations of a model, from its configuration alone, without torch.
 
-All counts are exact for what `litmoe.model.gpt.GPT` builds, with embedding and head untied.
+All counts are exact for `litmoe.model.gpt.GPT`, with embedding and head untied.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def num_active_params(config: Config) -> int:
 
 
 def num_active_matmul_params(config: Config) -> int:
-    """Parameters that one token is multiplied with in matrix products.
+    """Parameters in the matrix products of one token.
 
     Without the input embedding, which is a look-up, and without norms and biases.
     """
@@ -45,9 +45,9 @@ def num_active_matmul_params(config: Config) -> int:
 def flops_per_token(config: Config, seq_length: int) -> int:
     """Forward and backward, by the convention of PaLM (arXiv 2204.02311, appendix B).
 
-    6 per active parameter in matrix products, and `12 * n_layer * n_head * head_size * seq_length` for the
-    two products of attention, counted in full: neither the causal mask nor a sliding window makes it less,
-    and recomputation does not make it more.
+    6 per active parameter in matrix products, and `12 * n_layer * n_head * head_size * seq_length` for the two
+    products of attention, counted in full: a causal mask or a sliding window does not reduce it, and recomputation
+    does not add to it.
     """
     if config.latent_attention:
         query_key, value = config.qk_head_dim, config.v_head_dim

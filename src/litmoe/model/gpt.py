@@ -119,10 +119,14 @@ class GPT(litgpt.model.GPT):
         """
         if idx_BT.size(1) > self.max_seq_length:
             raise ValueError(f"{idx_BT.size(1)} tokens are more than max_seq_length = {self.max_seq_length}")
+
+        # positions and embeddings
         cos, sin, mask = self._positions(idx_BT.size(1), input_pos, input_pos_maxp1)
         x_BTD = self.transformer.wte(idx_BT)
         if self.config.scale_embeddings:
             x_BTD = x_BTD * torch.tensor(self.config.n_embd**0.5, dtype=x_BTD.dtype)
+
+        # the blocks
         routings: list[Routing] = []
         for block_idx, block in enumerate(self.transformer.h):
             rope = slice(None)
@@ -176,7 +180,7 @@ class GPT(litgpt.model.GPT):
     def _positions(
         self, T: int, input_pos: Tensor | None, input_pos_maxp1: int | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows of the rotary tables, (1 or B, T, ...), and the mask of the KV cache, (1 or B, 1, T, S)."""
+        """Rows of the rotary tables, (1 or B, T, ...), and the KV cache's mask, (1 or B, 1, T, S)."""
         if input_pos is None:
             return self.cos[None, :T], self.sin[None, :T], None
         if input_pos.shape[-1] != T or input_pos.dim() > 2:

@@ -14,11 +14,11 @@ from litmoe.model.moe.experts import Experts
 def initialize(model: GPT, seed: int) -> None:
     """Draw all weights as `litgpt pretrain` does (GPT-NeoX, arXiv 2204.06745), in place.
 
-    Matrices, router included, are normal with variance 2/(5 n_embd); what writes to the residual stream (the
-    `proj` of attention and of gated MLPs) has standard deviation 1/(n_layer sqrt(n_embd)). Norms are 1, biases
-    and correction biases 0.
+    Matrices, including the router, are normal with variance 2/(5 n_embd); those that write to the residual
+    stream (the `proj` of attention and of gated MLPs) have standard deviation 1/(n_layer sqrt(n_embd)). Norms
+    are 1, biases and correction biases 0.
 
-    One generator on the CPU draws in fp32, parameter by parameter in the order of their names in the model, so
+    One generator on the CPU draws in fp32, parameter by parameter in the order of the model's names, so that
     neither device nor type changes a draw. About 10 ns per parameter. Call it before a model is sharded.
     """
     config = model.config
@@ -36,7 +36,7 @@ def initialize(model: GPT, seed: int) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.zero_()
-    model.reset_parameters()  # the rotary tables, which are garbage on a model that came from the meta device
+    model.reset_parameters()  # the rotary tables, which a model from the meta device has no values for
 
 
 def _output_weights(module: nn.Module) -> list[Tensor]:

@@ -23,17 +23,26 @@ def linear_cross_entropy(
     softcap: float | None = None,
     z_coefficient: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a head to be minimised, and the cross-entropy in it, detached; both fp32 scalars.
+    """The loss of a linear head, and the cross-entropy in it, detached; both fp32 scalars.
 
-    The cross-entropy is the mean over the targets of `cross_entropy(x @ weight.T + bias, targets)`. The loss adds
-    `z_coefficient` times the mean of `logsumexp(logits)**2`, the z-loss of PaLM (arXiv 2204.02311, with 1e-4),
-    which keeps logits from drifting.
+    Logits exist for `chunk` tokens at a time: the gradient is computed in the forward, where they are at
+    hand, which is faster than computing them again in the backward. Without grad mode neither gradient nor
+    z-loss is computed. Products run in the type of autocast; log-sum-exp, loss and the sum of the weight's
+    gradient over chunks are in fp32 (fp64 for fp64).
 
-    Targets equal to `ignore_index` do not count; with no other, the loss is 0. `softcap` bends the logits
-    to `softcap * tanh(logits / softcap)`. Logits exist for `chunk` tokens at a time: the gradient is worked
-    out in the forward, where they are at hand, which is faster than making them again in the backward.
-    Without grad mode neither gradient nor z-loss is worked out. Products run in the type of autocast;
-    log-sum-exp, loss and the sum of the weight's gradient over chunks are in fp32 (fp64 for fp64).
+    Args:
+        x_TD: hidden states.
+        weight_VD: of the head.
+        targets_T: int64 ids.
+        ignore_index: the target that does not count; if there is no other, the loss is 0.
+        chunk: tokens whose logits exist at once.
+        bias: (V,), of the head.
+        softcap: the logits become `softcap * tanh(logits / softcap)`.
+        z_coefficient: of the z-loss of PaLM (arXiv 2204.02311, with 1e-4), the mean of `logsumexp(logits)**2`,
+            which keeps logits from drifting; it is added to the loss.
+
+    Returns:
+        The loss, and the mean over the targets of `cross_entropy(x @ weight.T + bias, targets)`.
     """
     wants_grad = torch.is_grad_enabled() and (x_TD.requires_grad or weight_VD.requires_grad)
     if not wants_grad:
@@ -68,8 +77,8 @@ def token_losses(
 class _LinearCrossEntropy(torch.autograd.Function):
     """Loss and gradients chunk by chunk, in the forward; the backward only scales them.
 
-    The gradients are kept as sums over tokens, to be divided by their number in the backward: fp16 would
-    round the small ones of a mean to zero.
+    The gradients are kept as sums over tokens and divided by their number in the backward: in fp16 the small ones
+    of a mean would be rounded to zero.
     """
 
     @staticmethod
@@ -93,6 +102,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for x_CD, targets_C, dx_CD in zip(
             x_TD.split(chunk), targets_T.split(chunk), dx_TD.split(chunk), strict=True
         ):
+            # the loss
             logits_CV = _logits(x_CD, w_VD, bias_V, softcap)
             d_CV = F.log_softmax(logits_CV, dim=-1)
             losses.append(F.nll_loss(d_CV, targets_C, ignore_index=ignore_index, reduction="none"))
@@ -100,6 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if z_coefficient:
                 lse_C1 = logits_CV.logsumexp(1, keepdim=True)
                 z_sum += (lse_C1.square() * counts_C1).sum()
+            # its gradient with respect to the logits, in place of their log-probabilities
             d_CV.exp_()
             if z_coefficient:  # d(lse**2) = 2 lse softmax
                 d_CV.mul_(1 + 2 * z_coefficient * lse_C1)
@@ -108,6 +119,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if softcap is not None:
                 d_CV.mul_(1 - (logits_CV / softcap).square())
             del logits_CV  # or two chunks of logits would be alive at once
+            # and with respect to the bias, the hidden states and the weight
             if db_V is not None:
                 db_V += d_CV.sum(0)
             with torch.autocast(x_TD.device.type, enabled=False):

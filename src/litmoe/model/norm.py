@@ -1,4 +1,4 @@
-"""RMSNorm that keeps its input as it came, and nothing else.
+"""RMSNorm that keeps nothing for the backward but its input, in its own type.
 
 Shape suffixes: B sequences, T tokens of a sequence, D features.
 """
@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 class _RMSNorm(torch.autograd.Function):
     """`x / rms(x) * weight` (arXiv 1910.07467) in at least fp32, rounded once, by LitGPT's operations.
 
-    Left to autograd, a bf16 input is kept as three fp32 tensors: 15.7 MB for 2048 tokens of width 768 instead of
-    3.1 MB, which made norms the second largest part of a bf16 model's activations.
+    Autograd would keep a bf16 input as three fp32 tensors: 15.7 MB for 2048 tokens of width 768 instead of 3.1 MB,
+    which made norms the second largest part of a bf16 model's activations.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class RMSNorm(litgpt.model.RMSNorm):
-    """LitGPT's, with a fifth of the memory in bf16."""
+    """LitGPT's RMSNorm, with a fifth of the memory in bf16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The normed `x`, (..., D), in its type."""
@@ -56,7 +56,7 @@ class RMSNorm(litgpt.model.RMSNorm):
 
 
 def norm_class(config: Config) -> Callable[..., nn.Module]:
-    """LitGPT's choice of the norm for a model, and for an RMSNorm the one above."""
+    """The class of a model's norms: LitGPT's, except for RMSNorm, which is the one above."""
     chosen: Callable[..., nn.Module] = config.norm_class
     if config.norm_class_name != "RMSNorm":
         return chosen

@@ -1,4 +1,4 @@
-"""What a training step minimises: cross-entropy, and the balance losses of the MoE layers.
+"""The loss of a training step: cross-entropy, and the balance losses of the MoE layers.
 
 Shape suffixes: B sequences, T tokens of a sequence, D model width, L MoE layers, E experts.
 """
@@ -17,15 +17,15 @@ IGNORED = -100
 
 
 class StepLosses(NamedTuple):
-    """One micro-batch. Only `total` carries a graph: the rest can be summed over steps without keeping one.
+    """Losses and statistics of one micro-batch. Only `total` carries a graph: sums of the rest keep none alive.
 
     A named tuple and no dataclass, because DDP, FSDP and Fabric look for tensors in tuples only. A dense
     model has L = 0, and `switch` and `z` are 0.
     """
 
     total: Tensor
-    """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, and the head's z-loss where it has
-    a coefficient: the scalar to differentiate."""
+    """`cross_entropy + switch_coefficient * switch + z_coefficient * z`, plus the head's z-loss
+    by its coefficient: the scalar to differentiate."""
     cross_entropy: Tensor
     """Mean over the targets, in nats; the head's z-loss is not in it."""
     switch: Tensor
@@ -64,7 +64,7 @@ class Objective(nn.Module):
     def forward(
         self, idx_BT: Tensor, targets_BT: Tensor, load_LE: Tensor | None = None, masked: bool = False
     ) -> StepLosses:
-        """Losses of one micro-batch; all are means over its targets.
+        """Losses of one micro-batch, which are means over its targets.
 
         Args:
             idx_BT: token ids.

@@ -1,11 +1,11 @@
-"""In what type a hand-written function multiplies."""
+"""The types in which matrices are multiplied."""
 
 import torch
 from torch import Tensor
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type autocast would cast `x` to before a product, which is its own outside autocast and in fp64."""
+    """The type that autocast would cast `x` to before a product; its own outside autocast, and for fp64."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
