@@ -92,3 +92,13 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     args = ["--max-steps=80", "--train.save-interval=null", "--eval.max-iters=100000"]
     return train(_config(corpus, tmp_path_factory.mktemp("trained"), args, {})).checkpoint
+
+
+@pytest.fixture(scope="session")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run of the small model: 6 steps, saved after the second, the fourth and the last."""
+    from litmoe.training.loop import train
+
+    out_dir = tmp_path_factory.mktemp("finished") / "out"
+    train(_config(corpus, out_dir, [], {}))
+    return out_dir

@@ -28,6 +28,9 @@ from litmoe.messages import Say, one_line, silent
 
 EVENTS = "events.jsonl"
 
+_MOST_WAITING = 1000
+"""Events that may wait for the file, or for room on the disk."""
+
 Figure = float | int | str | bool | None
 
 
@@ -89,6 +92,7 @@ class EventLog:
         """
         step = self.step if step is None else step
         self._pending.append(Event(kind, step, one_line(message), round(time.time(), 3), dict(figures or {})))
+        del self._pending[:-_MOST_WAITING]
         self._write()
         self.show("output_failed", lambda: self._watch(kind, message), "training goes on without its output")
         if said:
@@ -135,10 +139,12 @@ class EventLog:
     def _write(self) -> None:
         """Add what is pending, line by line; what the disk does not take is tried again with the next event."""
         while self._file is not None and self._pending:
-            line = json.dumps(asdict(self._pending[0]), ensure_ascii=False).encode() + b"\n"
+            line = json.dumps(asdict(self._pending[0]), ensure_ascii=False, default=str)
+            # half a character of a file's name becomes its escape, which JSON has too
+            data = line.encode("utf-8", "backslashreplace") + b"\n"
             size = self._file.tell()
             try:
-                if self._file.write(line) != len(line):
+                if self._file.write(data) != len(data):
                     raise OSError("the disk is full")
             except OSError:
                 with suppress(OSError):
