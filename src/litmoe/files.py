@@ -59,6 +59,26 @@ def write_text(path: Path, text: str, advice: str = "") -> None:
         building.write_text(text, encoding="utf-8", newline="\n")
 
 
+def check_writable(path: Path, advice: str = "") -> None:
+    """Find out before long work whether a file can be written at its end; makes nothing.
+
+    Raises:
+        LitMoEError: there is a folder of that name, or no permission to write.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, f"no permission to write in {folder}")
+    except OSError as error:
+        raise unwritable(path, error, advice) from error
+
+
 @contextmanager
 def whole_folder(target: Path, own: Collection[str], what: str) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends well it becomes ``target``, replacing an older one.

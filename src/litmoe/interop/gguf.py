@@ -1,8 +1,8 @@
 """A checkpoint as a GGUF file for llama.cpp, which knows a Mixtral as a ``llama`` with experts."""
 
 import json
-import os
-from collections.abc import Callable
+import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,23 @@ from torch import Tensor
 
 from litmoe import checkpoint
 from litmoe.data.tokenizer import load_tokenizer
-from litmoe.errors import LitMoEError
+from litmoe.errors import CheckpointError, DataError, LitMoEError, MissingExtraError
+from litmoe.files import whole_file
 from litmoe.inference.loading import find_checkpoint
 from litmoe.interop.mixtral import refuse_other_than_mixtral
-from litmoe.messages import one_line
+from litmoe.messages import Say, one_line, readable, silent
 from litmoe.model.config import load_model_config
 
 _MAGIC = b"GGUF"
 
+Sums = dict[str, tuple[tuple[int, ...], int]]
+"""Shape and checksum of every tensor by its name, as it was given to the writer."""
 
-def export_gguf(folder: Path, file: Path, say: Callable[[str], None] = print) -> None:
+
+def export_gguf(folder: Path, file: Path, say: Say = silent) -> None:
     """Write a checkpoint as one GGUF file, with its tokenizer; no weight is rounded.
+
+    The file is read back by llama.cpp's own reader, and compared, before it gets its name.
 
     Args:
         folder: the checkpoint, or the output folder of a run.
@@ -30,25 +36,27 @@ def export_gguf(folder: Path, file: Path, say: Callable[[str], None] = print) ->
         say: gets one line per event.
 
     Raises:
-        LitMoEError: the package ``gguf`` is not installed, no valid checkpoint, a model or tokenizer that
-            llama.cpp does not have, or the file cannot be written.
+        MissingExtraError: the package ``gguf`` is not installed.
+        LitMoEError: no valid checkpoint, a model or tokenizer that llama.cpp does not have, or the file cannot be
+            written.
     """
     try:
         import gguf
     except ImportError as error:
-        raise LitMoEError(
+        raise MissingExtraError(
             'gguf is not installed: pip install "litmoe[gguf]" (in a checkout: uv sync --extra gguf)'
         ) from error
+    # what can be refused before any work
     folder = find_checkpoint(folder, say)
     config = load_model_config(folder / checkpoint.MODEL_CONFIG)
     refuse_other_than_mixtral(config, str(folder), "GGUF")
     _refuse_other_file(file)
     tokenizer = load_tokenizer(folder)
     tokens, kinds, merges = _vocabulary(folder, config.padded_vocab_size)
+
     weights = checkpoint.load_model(folder)
-    building = file.with_name(f".{file.name}.building")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    sums: Sums = {}
+    with whole_file(file) as building:
         writer = gguf.GGUFWriter(building, "llama")
         writer.add_name(config.name or "litmoe model")
         _add_sizes(writer, config)
@@ -57,23 +65,40 @@ def export_gguf(folder: Path, file: Path, say: Callable[[str], None] = print) ->
         writer.add_token_list(tokens)
         writer.add_token_types(kinds)
         writer.add_token_merges(merges)
-        writer.add_bos_token_id(tokenizer.bos_id)
+        if tokenizer.bos_id is not None:
+            writer.add_bos_token_id(tokenizer.bos_id)
         writer.add_eos_token_id(tokenizer.eos_id)
-        writer.add_add_bos_token(True)
+        writer.add_add_bos_token(tokenizer.bos_id is not None)
         for name, tensor in _tensors(config, weights):
-            _add_tensor(gguf, writer, name, tensor)
+            _add_tensor(gguf, writer, name, tensor, sums)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with building.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        building.replace(file)
-    except OSError as error:
-        raise LitMoEError(f"{file}: cannot be written: {error.strerror or one_line(error)}") from error
-    finally:
-        building.unlink(missing_ok=True)
-    say(f"exported {folder} to {file}: {file.stat().st_size / 1e6:,.1f} MB")
+        check_gguf(gguf, building, file, tokens, merges, sums)
+    say(f"exported {folder} to {file}: {readable(file.stat().st_size)}")
+
+
+def check_gguf(
+    gguf: Any, building: Path, file: Path, tokens: list[str], merges: list[str], sums: Sums
+) -> None:
+    """Read a file back: it must hold the tensors and the vocabulary that were given to its writer.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    try:
+        reader = gguf.GGUFReader(building)
+        found = {t.name: (tuple(int(n) for n in t.shape), zlib.crc32(t.data)) for t in reader.tensors}
+        read_tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+        read_merges = reader.fields["tokenizer.ggml.merges"].contents() if merges else []
+    except Exception as error:  # for a file that is not as it must be, its reader raises anything
+        raise CheckpointError(f"{file}: cannot be read back: {one_line(error)[:200]}") from error
+    if found != sums:
+        wrong = sorted(name for name in found.keys() | sums.keys() if found.get(name) != sums.get(name))
+        raise CheckpointError(f"{file}: the tensor {wrong[0]} is not what was written")
+    if read_tokens != tokens or read_merges != merges:
+        raise CheckpointError(f"{file}: the vocabulary is not what was written")
 
 
 def _add_sizes(writer: Any, config: Config) -> None:
@@ -120,53 +145,76 @@ def _tensors(config: Config, weights: dict[str, Tensor]) -> list[tuple[str, Tens
 
 
 def _rotated_in_pairs(weight: Tensor, n_heads: int) -> Tensor:
-    """Rows reordered: llama.cpp rotates neighbours (0, 1), (2, 3), where ours rotates the halves of a head."""
+    """Rows reordered: llama.cpp rotates neighbours (0, 1), (2, 3), litmoe the halves of a head."""
     rows, columns = weight.shape
     return weight.view(n_heads, 2, rows // n_heads // 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
-def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor) -> None:
+def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor, sums: Sums) -> None:
+    """Add a tensor in the type that it has, one-dimensional ones in fp32 as llama.cpp wants them."""
     if tensor.dim() == 1 or tensor.dtype == torch.float32:
-        writer.add_tensor(name, tensor.float().contiguous().numpy())
+        data, kind = tensor.float().contiguous().numpy(), None
     elif tensor.dtype == torch.float16:
-        writer.add_tensor(name, tensor.contiguous().numpy())
+        data, kind = tensor.contiguous().numpy(), None
     else:
         kind = gguf.GGMLQuantizationType.BF16
         data = gguf.quants.quantize(tensor.float().contiguous().numpy(), kind)
-        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.add_tensor(name, data, raw_dtype=kind)
+    sums[name] = (tuple(reversed(tensor.shape)), zlib.crc32(data))  # the file's shapes begin with the columns
 
 
 def _vocabulary(folder: Path, size: int) -> tuple[list[str], list[int], list[str]]:
     """Tokens, their kinds and the merges, filled up to the rows of the embedding.
 
     Raises:
-        LitMoEError: not a byte-level BPE with GPT-2's words, the one kind that is the same in llama.cpp.
+        DataError: not a byte-level BPE that cuts text as GPT-2's, the one kind that is the same in llama.cpp; or
+            tokens that llama.cpp refuses.
     """
     from gguf import TokenType
 
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    model, words = content["model"], content.get("pre_tokenizer") or {}
+    model, cut = content["model"], content.get("pre_tokenizer") or {}
     if (
         model.get("type") != "BPE"
-        or words.get("type") != "ByteLevel"
-        or words.get("add_prefix_space")
-        or not words.get("use_regex", True)
+        or cut.get("type") != "ByteLevel"
+        or cut.get("add_prefix_space")
+        or not cut.get("use_regex", True)
         or content.get("normalizer")
         or model.get("ignore_merges")
     ):
-        raise LitMoEError(
+        raise DataError(
             f"{folder}: GGUF is written for tokenizers of GPT-2's kind only (byte-level BPE, its word pattern), "
             "such as litmoe prepare trains"
         )
-    tokens = [f"[PAD{number}]" for number in range(size)]
-    kinds = [int(TokenType.UNUSED)] * size
-    for token, number in model["vocab"].items():
-        tokens[number], kinds[number] = token, int(TokenType.NORMAL)
+    named = {number: (token, TokenType.NORMAL) for token, number in model["vocab"].items()}
     for added in content.get("added_tokens", []):
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-        tokens[added["id"]], kinds[added["id"]] = added["content"], int(kind)
+        named[added["id"]] = (added["content"], kind)
+    if (largest := max(named, default=-1)) >= size:
+        raise DataError(
+            f"{folder}: the tokenizer has a token {largest}, the model only {size} rows for tokens"
+        )
+
+    # llama.cpp refuses a vocabulary with a gap, or with one name for two tokens
+    taken = {token for token, _ in named.values()}
+    if len(taken) < len(named):
+        (twice, _), *_ = Counter(token for token, _ in named.values()).most_common(1)
+        raise DataError(f"{folder}: the tokenizer has two tokens {twice!r}, which llama.cpp refuses")
+    for number in range(size):
+        if number not in named:
+            named[number] = (_padding_name(number, taken), TokenType.UNUSED)
+    tokens = [named[number][0] for number in range(size)]
+    kinds = [int(named[number][1]) for number in range(size)]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     return tokens, kinds, merges
+
+
+def _padding_name(number: int, taken: set[str]) -> str:
+    """A name for a row of the embedding that is no token: one that no token has."""
+    name = f"[PAD{number}]"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _refuse_other_file(file: Path) -> None:

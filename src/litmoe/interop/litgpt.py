@@ -1,9 +1,9 @@
-"""What LitGPT wrote, as a checkpoint of ours: plain weights with a manifest.
+"""What LitGPT wrote, as a checkpoint of litmoe: plain weights with a manifest.
 
-Our loaders read LitGPT's folders as they are, too.
+litmoe also reads LitGPT's folders as they are.
 """
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from litmoe import checkpoint
 from litmoe.config.files import read_yaml
 from litmoe.data.tokenizer import load_tokenizer
-from litmoe.errors import LitMoEError
-from litmoe.messages import one_line
+from litmoe.errors import CheckpointError, LitMoEError
+from litmoe.files import reason_of
+from litmoe.messages import Say, one_line, silent
 from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
 
@@ -24,12 +25,12 @@ IMPORTED = "imported_from"
 
 
 def is_litgpt(folder: Path) -> bool:
-    """Whether a folder holds a LitGPT checkpoint, ours included."""
+    """Whether a folder holds a LitGPT checkpoint, litmoe's included."""
     return (folder / checkpoint.MODEL).is_file() and (folder / checkpoint.MODEL_CONFIG).is_file()
 
 
-def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = print) -> None:
-    """Write LitGPT's checkpoint as one of ours: plain weights, verified by a manifest.
+def import_litgpt(source: Path, directory: Path, say: Say = silent) -> None:
+    """Write LitGPT's checkpoint as one of litmoe: plain weights, verified by a manifest.
 
     Args:
         source: the folder of ``litgpt pretrain``, ``litgpt convert_to_litgpt`` and the like.
@@ -37,8 +38,8 @@ def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = pr
         say: gets one line per event.
 
     Raises:
-        LitMoEError: the folder is damaged, its weights are not of its configuration, it is no model that ours can
-            be, or ``directory`` holds anything but an earlier import.
+        LitMoEError: the folder is damaged, its weights are not of its configuration, it is no model that litmoe
+            has, or ``directory`` holds anything but an earlier import.
     """
     refuse_other_than_import(directory)
     config = load_model_config(source / checkpoint.MODEL_CONFIG)
@@ -49,19 +50,14 @@ def import_litgpt(source: Path, directory: Path, say: Callable[[str], None] = pr
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reason = one_line(error)[:200]
-        raise LitMoEError(f"{source}: the weights are not of its model_config.yaml: {reason}") from error
+        raise CheckpointError(f"{source}: the weights are not of its model_config.yaml: {reason}") from error
     save_import(directory, str(source), source, config, weights, say)
 
 
 def save_import(
-    directory: Path,
-    name: str,
-    folder: Path,
-    config: Config,
-    weights: dict[str, Tensor],
-    say: Callable[[str], None],
+    directory: Path, name: str, folder: Path, config: Config, weights: dict[str, Tensor], say: Say
 ) -> None:
-    """Write a checkpoint of step 0 from weights and the tokenizer of ``folder``, where there is one.
+    """Write a checkpoint of step 0 from weights and the tokenizer of ``folder``, if it has one.
 
     Raises:
         LitMoEError: the tokenizer cannot be read, or the checkpoint cannot be written.
@@ -80,7 +76,8 @@ def save_import(
         tokenizer_dir=folder if has_tokenizer else None,
         hf_config=checkpoint.hf_config(config, weights),
     )
-    checkpoint.save(directory, contents)
+    for moved in checkpoint.save(directory, contents):
+        say(f"{moved}: files that lay in {directory} and were not the import's")
     count = sum(tensor.numel() for tensor in weights.values())
     say(f"imported {name} to {directory}: {count:,} weights, {next(iter(weights.values())).dtype}")
 
@@ -89,15 +86,20 @@ def refuse_other_than_import(directory: Path) -> None:
     """Raise unless ``directory`` is missing, empty, or an earlier import.
 
     Raises:
-        LitMoEError: it is a file, or a folder with something else in it.
+        LitMoEError: it is a file, a folder with something else in it, or cannot be read.
     """
-    if directory.exists() and not directory.is_dir():
-        raise LitMoEError(f"{directory} is a file: choose another folder")
-    if not directory.is_dir() or not any(directory.iterdir()):
-        return
     try:
+        is_folder, exists = directory.is_dir(), directory.exists()
+        is_empty = not exists or (is_folder and not any(directory.iterdir()))
+    except OSError as error:
+        raise LitMoEError(
+            f"{directory}: cannot be read: {reason_of(error)}: choose another folder"
+        ) from error
+    if exists and not is_folder:
+        raise LitMoEError(f"{directory} is a file: choose another folder")
+    if is_empty:
+        return
+    with suppress(LitMoEError):
         if IMPORTED in read_yaml(directory / checkpoint.SETTINGS):
             return
-    except LitMoEError:
-        pass
     raise LitMoEError(f"{directory} holds files that are not an import of litmoe: choose another folder")

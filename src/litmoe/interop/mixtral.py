@@ -1,7 +1,7 @@
-"""Our models and Transformers' Mixtral: which are the same, and under what names.
+"""litmoe's models and Transformers' Mixtral: which are the same, and under what names.
 
-A `litgpt.Config` and the ``config.json`` of a Mixtral describe the same model where every field of the one can be
-said in the other. The names of the weights are LitGPT's own map.
+A `litgpt.Config` and the ``config.json`` of a Mixtral describe the same model if every field of the one can be
+expressed in the other. The names of the weights are LitGPT's own map.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from litmoe import checkpoint
 from litmoe.checkpoint.hf_config import OURS, why_not_mixtral
-from litmoe.errors import LitMoEError
+from litmoe.errors import CheckpointError, ConfigError
+from litmoe.interop.training_facts import section
+from litmoe.messages import one_line
 from litmoe.model.gpt import GPT
 
 CONFIG = checkpoint.HF_CONFIG
+
 _SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -30,7 +33,7 @@ _SIZES = (
     "max_position_embeddings",
     "vocab_size",
 )
-# What transformers.MixtralConfig assumes where config.json is silent.
+# transformers.MixtralConfig's defaults, for what config.json leaves out
 _DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -47,58 +50,90 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def refuse_other_than_mixtral(config: Config, where: str, format_name: str) -> None:
-    """Raise where Mixtral cannot express a model.
+    """Raise if Mixtral cannot express a model.
 
     Raises:
-        LitMoEError: names every field that stands in the way.
+        ConfigError: names every field that stands in the way.
     """
     if faults := why_not_mixtral(config):
-        raise LitMoEError(
+        raise ConfigError(
             f"{where}: a model like this cannot be exported to {format_name}, which knows it as a Mixtral: "
             + "; ".join(faults)
         )
+
+
+def balance_settings(settings: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """What ``config.json`` says of the balance loss that a model was trained with; empty if nobody knows.
+
+    Transformers adds ``router_aux_loss_coef * load_balancing_loss_func(...)`` to the loss. That function sums over
+    the K experts of a token where the Switch loss takes their mean: it is K times the Switch loss, and its
+    coefficient a K-th of ``moe.switch_coefficient``.
+
+    ``output_router_logits`` switches that loss on. It is off, as in published Mixtrals: with it on, ``generate``
+    fails at its second token (seen with Transformers 5.3), where the router's logits of one token meet the
+    attention mask of all. The model card says how to train on.
+    """
+    moe = section(dict(settings), "moe")
+    if "balance" not in moe:
+        return {}
+    coefficient = moe.get("switch_coefficient", 0.0) if moe["balance"] == "switch" else 0.0
+    return {
+        "output_router_logits": False,
+        "router_aux_loss_coef": coefficient / config.n_expert_per_token,
+    }
 
 
 def from_mixtral_config(values: Mapping[str, Any], where: str) -> Config:
     """The model that a Mixtral's ``config.json`` describes.
 
     Raises:
-        LitMoEError: another architecture, a size that is none, or a choice that our model does not have.
+        CheckpointError: another architecture, a size that is none, or a choice that a litmoe model does not have.
     """
     if values.get("model_type") != "mixtral":
-        raise LitMoEError(
+        raise CheckpointError(
             f"{where}: model_type is {values.get('model_type')!r}; only models of the Mixtral architecture "
             "can be imported"
         )
     known = {**_DEFAULTS, **{key: value for key, value in values.items() if value is not None}}
+    known.setdefault("head_dim", None)
     for name in _SIZES:
-        if not isinstance(known[name], int) or isinstance(known[name], bool) or known[name] <= 0:
-            raise LitMoEError(f"{where}: {name} must be a number greater than 0, got {known[name]!r}")
+        if not _is_size(known[name]):
+            raise CheckpointError(f"{where}: {name} must be a number greater than 0, got {known[name]!r}")
+
+    # choices that Mixtral's code offers and LitGPT's model does not
     rope = known.get("rope_parameters") or known.get("rope_scaling") or {}
+    rope = rope if isinstance(rope, dict) else {"rope_type": rope}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
     rope_theta = known.get("rope_theta", rope.get("rope_theta", 1e6))
     window, length = known.get("sliding_window"), known["max_position_embeddings"]
+    tied = known.get("tie_word_embeddings", False)
     for name, value, fits in (
         ("hidden_act", known["hidden_act"], known["hidden_act"] == "silu"),
-        ("rope_type", rope.get("rope_type"), rope.get("rope_type", rope.get("type", "default")) == "default"),
-        ("rope_theta", rope_theta, isinstance(rope_theta, int | float) and rope_theta == int(rope_theta)),
+        ("rope_type", rope_type, rope_type == "default"),
+        ("rope_theta", rope_theta, isinstance(rope_theta, int | float) and 0 < rope_theta < 2**63),
+        ("rope_theta", rope_theta, isinstance(rope_theta, int | float) and rope_theta % 1 == 0),
         ("rms_norm_eps", known["rms_norm_eps"], isinstance(known["rms_norm_eps"], float)),
-        ("sliding_window", window, window is None or window >= length),
+        ("sliding_window", window, window is None or (_is_size(window) and window >= length)),
+        ("head_dim", known["head_dim"], known["head_dim"] is None or _is_size(known["head_dim"])),
+        ("tie_word_embeddings", tied, isinstance(tied, bool)),
         ("quantization_config", "set", "quantization_config" not in known),
     ):
         if not fits:
-            raise LitMoEError(f"{where}: {name} {value!r} is not what a litmoe model can have")
+            raise CheckpointError(f"{where}: {name} {value!r} is not what a litmoe model can have")
+
     ours: Any = known.get(OURS)
     ours = ours if isinstance(ours, dict) else {}
+    vocab_size = ours.get("vocab_size")
     try:
         return Config(
             name=str(ours.get("name", "Mixtral")),
             block_size=length,
-            vocab_size=int(ours.get("vocab_size", known["vocab_size"])),
+            vocab_size=vocab_size if _is_size(vocab_size) else known["vocab_size"],
             padded_vocab_size=known["vocab_size"],
             n_layer=known["num_hidden_layers"],
             n_embd=known["hidden_size"],
             n_head=known["num_attention_heads"],
-            head_size=known.get("head_dim"),
+            head_size=known["head_dim"],
             n_query_groups=known["num_key_value_heads"],
             mlp_class_name="LLaMAMoE",
             n_expert=known["num_local_experts"],
@@ -113,11 +148,16 @@ def from_mixtral_config(values: Mapping[str, Any], where: str) -> Config:
             rotary_percentage=1.0,
         )
     except (AssertionError, ValueError, TypeError) as error:
-        raise LitMoEError(f"{where}: the sizes do not fit together: {error}") from error
+        reason = one_line(error) or "they do not divide"
+        raise CheckpointError(f"{where}: the sizes do not fit together: {reason}") from error
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def to_mixtral_weights(config: Config, weights: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """The weights under Mixtral's names, as views of ours; without the head where it is the embedding."""
+    """The weights under Mixtral's names, as views; without the head if it is the embedding."""
     renamed: dict[str, Tensor] = {}
     copy_weights_llama(config, renamed, dict(weights), untie_weights=tied)
     return renamed
@@ -126,10 +166,10 @@ def to_mixtral_weights(config: Config, weights: Mapping[str, Tensor], tied: bool
 def from_mixtral_weights(
     config: Config, weights: Mapping[str, Tensor], tied: bool, where: str
 ) -> dict[str, Tensor]:
-    """The weights under LitGPT's names, in the order of our state dict.
+    """The weights under LitGPT's names, in the order of a litmoe model's state dict.
 
     Raises:
-        LitMoEError: a weight is missing, has another shape, or is none of such a model's.
+        CheckpointError: a weight is missing, has another shape, or is none of such a model's.
     """
     with torch.device("meta"):
         ours = GPT(config).state_dict()
@@ -139,12 +179,12 @@ def from_mixtral_weights(
         given.pop("lm_head.weight", None)
     for name, tensor in expected.items():
         if name not in given:
-            raise LitMoEError(f"{where}: the weight {name} is missing")
+            raise CheckpointError(f"{where}: the weight {name} is missing")
         if given[name].shape != tensor.shape:
             shape, wanted = tuple(given[name].shape), tuple(tensor.shape)
-            raise LitMoEError(f"{where}: the weight {name} has shape {shape}, {CONFIG} says {wanted}")
+            raise CheckpointError(f"{where}: the weight {name} has shape {shape}, {CONFIG} says {wanted}")
     if extra := sorted(given.keys() - expected.keys()):
-        raise LitMoEError(f"{where}: {extra[0]} is no weight of a Mixtral ({len(extra)} such)")
+        raise CheckpointError(f"{where}: {extra[0]} is no weight of a Mixtral ({len(extra)} such)")
     renamed: dict[str, Tensor] = {}
     copy_weights_hf_llama(config, {}, renamed, given)
     return {name: renamed[name] for name in ours}

@@ -18,8 +18,29 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 """
 
 
-def model_card(config: Config, facts: TrainingFacts, tied: bool) -> str:
-    """Markdown with the hub's header; only what is known is said."""
+_TRAIN = """\
+## Train on
+
+The experts were balanced by a Switch loss with coefficient {coefficient:g}. Transformers adds it
+(`router_aux_loss_coef`) to the loss of a model that returns its router's logits; while it generates, it must not:
+
+```python
+model = AutoModelForCausalLM.from_pretrained("PATH_OR_HUB_ID", output_router_logits=True)
+```
+"""
+
+
+def model_card(
+    config: Config, facts: TrainingFacts, tied: bool, router_aux_loss_coef: float | None = None
+) -> str:
+    """The card in Markdown, with the hub's header. Facts that are not known are left out.
+
+    Args:
+        config: the model.
+        facts: of its training.
+        tied: whether the token embedding is the language-model head too.
+        router_aux_loss_coef: of the balance loss, as Transformers counts it; None or 0: none that is known.
+    """
     name = config.name or "litmoe-model"
     shared = config.padded_vocab_size * config.n_embd if tied else 0
     model = {
@@ -43,24 +64,30 @@ def model_card(config: Config, facts: TrainingFacts, tied: bool) -> str:
     ]
     if training:
         parts += ["## Training\n", _table(training)]
-    return "\n".join([*parts, "## Use\n", _USE])
+    parts += ["## Use\n", _USE]
+    if router_aux_loss_coef:
+        parts.append(_TRAIN.format(coefficient=router_aux_loss_coef * config.n_expert_per_token))
+    return "\n".join(parts)
 
 
 def _training(facts: TrainingFacts) -> dict[str, object]:
     settings, metrics = facts.settings, facts.metrics
     train, moe = section(settings, "train"), section(settings, "moe")
     optimizer = section(settings, "optimizer")
+    arguments = {"learning rate" if k == "lr" else k: v for k, v in section(optimizer, "init_args").items()}
     optimizer_text = str(optimizer.get("class_path", "")).rpartition(".")[2]
-    if "lr" in section(optimizer, "init_args"):
-        optimizer_text += f", learning rate {section(optimizer, 'init_args')['lr']}"
+    optimizer_text += "".join(f", {name} {value}" for name, value in arguments.items())
     known: dict[str, object] = {
         "steps": f"{facts.step:,}" if facts.step else None,
         "tokens": f"{facts.tokens:,}" if facts.tokens else None,
         "windows per step": train.get("global_batch_size"),
         "tokens per window": train.get("max_seq_length"),
         "optimizer": optimizer_text or None,
-        "schedule": section(settings, "schedule").get("name"),
-        "expert balance": moe.get("balance"),
+        "gradient clipping": train.get("max_norm"),
+        "schedule": _schedule(settings),
+        "expert balance": _balance(moe),
+        "router z-loss coefficient": moe.get("z_coefficient") or None,
+        "head z-loss coefficient": settings.get("head_z_coefficient") or None,
         "precision": settings.get("precision"),
         "seed": settings.get("seed"),
         "training loss": _rounded(metrics.get("train_loss")),
@@ -69,6 +96,32 @@ def _training(facts: TrainingFacts) -> dict[str, object]:
         "imported from": settings.get("imported_from"),
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _schedule(settings: dict[str, object]) -> str | None:
+    """Warm-up, shape and end of the learning rate."""
+    schedule, train = section(settings, "schedule"), section(settings, "train")
+    if "name" not in schedule:
+        return None
+    text = str(schedule["name"])
+    if steps := train.get("lr_warmup_steps"):
+        text += f", warm-up over {steps} steps"
+    elif fraction := train.get("lr_warmup_fraction"):
+        text += f", warm-up over {fraction} of an epoch"
+    if schedule["name"] == "wsd" and "decay_fraction" in schedule:
+        text += f", decay over the last {schedule['decay_fraction']} of the run"
+    if schedule["name"] != "constant" and train.get("min_lr") is not None:
+        text += f", down to {train['min_lr']}"
+    return text
+
+
+def _balance(moe: dict[str, object]) -> str | None:
+    """How the experts were balanced, and how strongly."""
+    balance = moe.get("balance")
+    strength = {"switch": "switch_coefficient", "bias": "bias_update_speed"}.get(str(balance))
+    if strength is None or moe.get(strength) is None:
+        return None if balance is None else str(balance)
+    return f"{balance}, {strength.partition('_')[2].replace('_', ' ')} {moe[strength]}"
 
 
 def _rounded(value: float | None) -> str | None:

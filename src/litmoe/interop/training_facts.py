@@ -1,7 +1,7 @@
-"""What there is to say about a checkpoint's training: from its settings, its manifest and the run's metrics."""
+"""The facts of a checkpoint's training, from its settings, its manifest and the run's metrics."""
 
 import csv
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SENTENCE = (
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What is known; None or empty where a checkpoint does not say, as those that LitGPT wrote."""
+    """What is known; None or empty for what a checkpoint does not say, as those of LitGPT."""
 
     settings: dict[str, Any]
     """The training configuration."""
@@ -39,10 +39,13 @@ def training_facts(folder: Path) -> TrainingFacts:
     """
     settings_file, manifest_file = folder / checkpoint.SETTINGS, folder / checkpoint.MANIFEST
     settings = read_yaml(settings_file) if settings_file.is_file() else {}
-    step = None
+    step, val_loss = None, None
     if manifest_file.is_file():
-        step = int(json.loads(manifest_file.read_text(encoding="utf-8"))["step"])
+        manifest = checkpoint.verify(folder, contents=False)
+        step, val_loss = manifest["step"], manifest.get("val_loss")
     row = _metrics_row(folder.parent / "metrics.csv", step)
+    if val_loss is not None and not math.isclose(row.get("val_loss", val_loss), val_loss, rel_tol=1e-5):
+        row = {}  # of another run: the checkpoint was copied here
     tokens = int(row["total_tokens"]) if "total_tokens" in row else None
     names = ("train_loss", "val_loss", "val_bits_per_byte")
     return TrainingFacts(settings, step or None, tokens, {name: row[name] for name in names if name in row})
@@ -51,7 +54,7 @@ def training_facts(folder: Path) -> TrainingFacts:
 def real_text(folder: Path, settings: dict[str, Any], n_bytes: int = 4000) -> tuple[str, str]:
     """The first documents that a model was trained or validated on, and the file that they are in.
 
-    The built-in sentence where that text is not on this machine.
+    The built-in sentence if that text is not on this machine.
     """
     for key in ("val_data_path", "train_data_path"):
         path = section(settings, "data", "init_args").get(key)
@@ -70,7 +73,7 @@ def real_text(folder: Path, settings: dict[str, Any], n_bytes: int = 4000) -> tu
 
 
 def section(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """A section of settings; empty where it is not there, or is none."""
+    """A section of settings; empty if it is missing, or not a section."""
     found: Any = settings
     for name in names:
         found = found.get(name) if isinstance(found, dict) else None
@@ -78,7 +81,7 @@ def section(settings: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _metrics_row(path: Path, step: int | None) -> dict[str, float]:
-    """The figures of a step; empty where the run's metrics are not beside the checkpoint."""
+    """The figures of a step; empty if the run's metrics are not beside the checkpoint."""
     if not step or not path.is_file():
         return {}
     row: dict[str, float] = {}
