@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.asyncio import tqdm_asyncio
 
 
 class _Terminal:
@@ -35,6 +36,13 @@ def watched() -> bool:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed
         return False
+
+
+class WatchedBar(tqdm_asyncio):
+    """The bar of a library that takes a class of tqdm's: silent unless stderr is a terminal."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | ({} if watched() else {"disable": True}))
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, *, show: bool = True, **options: Any) -> tqdm:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.hub import serving
+from support.small import MODEL as SMALL
 
 from litmoe import checkpoint
 from litmoe.cli.exchange import EXPORT, IMPORT
@@ -21,7 +22,13 @@ from litmoe.errors import LitMoEError
 from litmoe.inference.evaluate import evaluate
 from litmoe.inference.generate import generate
 from litmoe.inference.loading import load_checkpoint
+from litmoe.interop.hub_files import check_shards, write_shards
 from litmoe.interop.huggingface import export_huggingface, import_huggingface
+from litmoe.interop.mixtral import balance_settings
+from litmoe.interop.model_card import model_card
+from litmoe.interop.training_facts import TrainingFacts, training_facts
+from litmoe.model.config import load_model_config
+from litmoe.model.moe.balance import switch_loss
 from litmoe.training.loop import train
 
 MakeCheckpoint = Callable[..., Path]
@@ -88,9 +95,70 @@ def test_the_export_says_how_it_came_to_be(exported: Path) -> None:
         "| steps | 40 |",
         "| tokens | 20,480 |",
         "| optimizer | AdamW, learning rate 0.01 |",
+        "| schedule | cosine, down to 0.0001 |",
+        "| expert balance | switch, coefficient 0.01 |",
+        "| router z-loss coefficient | 0.001 |",
         "| validation loss |",
     ):
         assert fact in card
+
+
+@pytest.mark.parametrize("n_chosen", [1, 2, 3])
+def test_the_balance_loss_is_named_as_transformers_scales_it(n_chosen: int) -> None:
+    """On the same router logits of one layer, its loss times its coefficient is ours times ours."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = load_model_config({**SMALL, "n_expert_per_token": n_chosen})
+    settings = {"moe": {"balance": "switch", "switch_coefficient": 0.07}}
+    logits_TE = torch.randn(100, config.n_expert, generator=torch.Generator().manual_seed(1))
+    logits_TE += torch.arange(config.n_expert)  # uneven
+    counts_E = logits_TE.topk(n_chosen).indices.flatten().bincount(minlength=config.n_expert)
+    ours = 0.07 * switch_loss(logits_TE.softmax(-1).mean(0), counts_E)
+    theirs = load_balancing_loss_func((logits_TE,), config.n_expert, n_chosen)
+    coefficient = balance_settings(settings, config)["router_aux_loss_coef"]
+    assert ours > 0.08  # 0.07 at balance
+    torch.testing.assert_close(coefficient * theirs, ours)
+
+
+def test_whoever_trains_on_finds_the_balance_loss(exported: Path, corpus: Path) -> None:
+    """The coefficient is in config.json; asked for its router's logits, the model adds the loss."""
+    config = json.loads((exported / "config.json").read_text())
+    assert config["router_aux_loss_coef"] == 0.01 / 2 and config["output_router_logits"] is False
+    model = transformers.AutoModelForCausalLM.from_pretrained(exported, output_router_logits=True)
+    ids = torch.arange(1, 60)[None]
+    with torch.no_grad():
+        out = model(ids, labels=ids)
+        plain = model(ids, labels=ids, output_router_logits=False)
+    assert out.aux_loss > 0
+    torch.testing.assert_close(out.loss, plain.loss + 0.005 * out.aux_loss)
+    card = (exported / "README.md").read_text()
+    assert "Switch loss with coefficient 0.01." in card and "output_router_logits=True" in card
+
+
+def test_nothing_is_said_of_a_balance_loss_that_is_not_known(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    export_huggingface(make_checkpoint(), tmp_path / "hub")
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    assert "router_aux_loss_coef" not in config
+    assert "Train on" not in (tmp_path / "hub" / "README.md").read_text()
+    config_of_model = load_model_config(SMALL)
+    none = balance_settings({"moe": {"balance": "none", "switch_coefficient": 0.5}}, config_of_model)
+    assert none["router_aux_loss_coef"] == 0
+
+
+def test_what_was_not_written_as_given_is_found(trained: Path, tmp_path: Path) -> None:
+    weights = {name: t.clone() for name, t in checkpoint.load_model(trained).items()}
+    weights["lm_head.weight"][0, 0] = float("nan")
+    names = write_shards(tmp_path, weights, 60_000)
+    check_shards(tmp_path, weights)
+    with pytest.raises(LitMoEError, match="the weight extra was not written"):
+        check_shards(tmp_path, {**weights, "extra": torch.zeros(1)})
+    data = bytearray((tmp_path / names[1]).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / names[1]).write_bytes(data)
+    with pytest.raises(LitMoEError, match=f"{names[1]}: the weight .* is not what was written"):
+        check_shards(tmp_path, weights)
 
 
 def test_shards_have_an_index(trained: Path, tmp_path: Path) -> None:
@@ -161,6 +229,7 @@ def test_a_model_comes_from_the_hub(exported: Path, tmp_path: Path, plain_python
         asked = {name for name, _ in hub.sent}
     assert done.returncode == 0, done.stderr
     assert "imported someone/stories to ours" in done.stdout
+    assert done.stderr == ""  # no bars in a pipe
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= asked
     assert "modeling.py" not in asked
     import_huggingface(exported, tmp_path / "local", lambda _: None)
@@ -282,6 +351,12 @@ def edit(folder: Path, **values: Any) -> None:
         ({"sliding_window": 16}, "sliding_window 16"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"rope_scaling": "yarn"}, "rope_type 'yarn'"),
+        ({"rope_theta": float("inf")}, "rope_theta inf"),
+        ({"rope_theta": [1]}, "rope_theta"),
+        ({"head_dim": "8"}, "head_dim '8'"),
+        ({"sliding_window": "16"}, "sliding_window '16'"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings 'false'"),
     ],
 )
 def test_what_our_model_cannot_be_is_refused(
@@ -351,3 +426,51 @@ def test_commands(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert run(command, bad, "litmoe") == 2
         captured = capsys.readouterr()
         assert message in captured.err and captured.err.count("\n") == 1, captured.err
+
+
+def test_the_card_says_how_the_learning_rate_went_and_how_experts_were_balanced(trained: Path) -> None:
+    settings = {
+        "train": {"lr_warmup_steps": 200, "min_lr": 6e-5, "max_norm": 1.0},
+        "schedule": {"name": "wsd", "decay_fraction": 0.1},
+        "moe": {"balance": "bias", "bias_update_speed": 0.002, "z_coefficient": 0.0},
+        "head_z_coefficient": 1e-4,
+        "optimizer": {"class_path": "litmoe.optim.AdamW8bit", "init_args": {"lr": 1e-3, "weight_decay": 0.1}},
+    }
+    card = model_card(load_model_config(SMALL), TrainingFacts(settings, 10, 100, {}), tied=False)
+    for fact in (
+        "| schedule | wsd, warm-up over 200 steps, decay over the last 0.1 of the run, down to 6e-05 |",
+        "| expert balance | bias, update speed 0.002 |",
+        "| head z-loss coefficient | 0.0001 |",
+        "| gradient clipping | 1.0 |",
+        "| optimizer | AdamW8bit, learning rate 0.001, weight_decay 0.1 |",
+    ):
+        assert fact in card
+    assert "router z-loss" not in card
+
+
+def test_losses_of_another_run_beside_a_copied_checkpoint_are_not_its_own(
+    trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "other" / "final")
+    assert "train_loss" in training_facts(trained).metrics
+    (tmp_path / "other" / "metrics.csv").write_text("step,train_loss,val_loss,total_tokens\n40,1.0,1.5,7\n")
+    assert training_facts(tmp_path / "other" / "final").metrics == {}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_is_not_dropped_in_silence(
+    make_checkpoint: MakeCheckpoint, make_config: Callable[..., TrainConfig], tied: bool
+) -> None:
+    folder = make_checkpoint(tied=tied)
+    args = [
+        f"--initial-checkpoint-dir={folder}",
+        f"--model-config={folder / 'model_config.yaml'}",
+        "--max-steps=1",
+    ]
+    said: list[str] = []
+    if tied:
+        train(make_config(*args), said.append)
+        assert any("from here on they are trained apart" in line for line in said)
+    else:
+        with pytest.raises(LitMoEError, match="head was trained apart from the token embedding"):
+            train(make_config(*args, "--train.tie-embeddings=true"))

@@ -63,12 +63,22 @@ def ours(folder: Path) -> float:
     return right / len(QUESTIONS)
 
 
-def test_a_local_task(trained: Path, task: Path, tmp_path: Path) -> None:
+def test_a_local_task(trained: Path, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     results = evaluate_tasks(
-        trained, [str(task)], accelerator="cpu", json_file=tmp_path / "results.json", say=lambda _: None
+        trained, [str(task)], accelerator="cpu", json_file=tmp_path / "new" / "results.json"
     )
     assert results["litmoe_words"]["acc"] == pytest.approx(ours(trained))
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "new" / "results.json").read_text()) == results
+    assert "\r" not in capfd.readouterr().err  # no bars in a pipe
+
+
+def test_a_place_for_results_that_cannot_be_written_is_found_before_any_work(
+    trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "file" / "a.json"):
+        with pytest.raises(LitMoEError, match="cannot be written: "):
+            evaluate_tasks(trained, ["no such task"], json_file=place)
 
 
 def test_mistakes_are_one_line(trained: Path, task: Path, tmp_path: Path) -> None:

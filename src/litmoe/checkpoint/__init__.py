@@ -16,7 +16,7 @@ from litmoe.checkpoint.layout import (
     UnreadableError,
     step_folder,
 )
-from litmoe.checkpoint.reading import load_model, load_trainer, newest, step_checkpoints, verify
+from litmoe.checkpoint.reading import is_tied, load_model, load_trainer, newest, step_checkpoints, verify
 from litmoe.checkpoint.retention import count_to_come, expendable
 from litmoe.checkpoint.staging import HostMemory
 from litmoe.checkpoint.writing import (
@@ -52,6 +52,7 @@ __all__ = [
     "expendable",
     "free_bytes",
     "hf_config",
+    "is_tied",
     "load_model",
     "load_trainer",
     "newest",

@@ -141,6 +141,14 @@ def load_model(folder: Path) -> StateDict:
     return load_weights(folder / MODEL)
 
 
+def is_tied(weights: StateDict) -> bool:
+    """Whether the token embedding is the language-model head too, by its values."""
+    head, embedding = weights.get("lm_head.weight"), weights.get("transformer.wte.weight")
+    if head is None or embedding is None:
+        return False
+    return head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding)
+
+
 def load_trainer(folder: Path) -> dict[str, Any]:
     """The optimizer's state, counters and random-number states.
 

@@ -21,6 +21,7 @@ from litmoe.data.tokenizer_folder import (
 )
 from litmoe.errors import ConfigError, DataError
 from litmoe.messages import Say, readable, silent
+from litmoe.progress_bar import WatchedBar
 
 __all__ = [
     "FILES",
@@ -157,7 +158,7 @@ def download_tokenizer(name: str) -> tuple[Path, str]:
 
     hub_id = _SHORT_NAMES.get(name, name)
     try:
-        fetched = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+        fetched = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, tqdm_class=WatchedBar))
     except Exception as error:  # requests, httpx, hub and OS errors share no base class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(

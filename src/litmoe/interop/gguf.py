@@ -89,7 +89,7 @@ def check_gguf(
     """
     try:
         reader = gguf.GGUFReader(building)
-        found = {t.name: (tuple(int(n) for n in t.shape), zlib.crc32(t.data)) for t in reader.tensors}
+        found = {t.name: (tuple(int(n) for n in t.shape), zlib.crc32(t.data.data)) for t in reader.tensors}
         read_tokens = reader.fields["tokenizer.ggml.tokens"].contents()
         read_merges = reader.fields["tokenizer.ggml.merges"].contents() if merges else []
     except Exception as error:  # for a file that is not as it must be, its reader raises anything
@@ -160,7 +160,10 @@ def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor, sums: Sums) -
         kind = gguf.GGMLQuantizationType.BF16
         data = gguf.quants.quantize(tensor.float().contiguous().numpy(), kind)
     writer.add_tensor(name, data, raw_dtype=kind)
-    sums[name] = (tuple(reversed(tensor.shape)), zlib.crc32(data))  # the file's shapes begin with the columns
+    sums[name] = (
+        tuple(reversed(tensor.shape)),
+        zlib.crc32(data.data),
+    )  # the file's shapes begin with the columns
 
 
 def _vocabulary(folder: Path, size: int) -> tuple[list[str], list[int], list[str]]:

@@ -31,6 +31,7 @@ from litmoe.interop.training_facts import TrainingFacts, real_text, training_fac
 from litmoe.messages import Say, one_line, readable, silent
 from litmoe.model.config import load_model_config
 from litmoe.model.gpt import GPT
+from litmoe.progress_bar import WatchedBar
 
 CARD = "README.md"
 SHARD_BYTES = 2 * 10**9
@@ -70,7 +71,7 @@ def export_huggingface(
     _refuse_other_than_export(directory)
 
     weights = checkpoint.load_model(folder)
-    tied = torch.equal(weights["transformer.wte.weight"], weights["lm_head.weight"])
+    tied = checkpoint.is_tied(weights)
     renamed = to_mixtral_weights(config, weights, tied)
     values = to_mixtral_config(config, weights["transformer.wte.weight"].dtype, tied)
     balance = balance_settings(facts.settings, config)
@@ -151,7 +152,7 @@ def _source_folder(source: str, say: Say) -> Path:
     say(f"fetching {source} from the Hugging Face hub")
     try:
         patterns = [CONFIG, "*.safetensors", INDEX, *_TOKENIZER_FILES]
-        return Path(snapshot_download(source, allow_patterns=patterns))
+        return Path(snapshot_download(source, allow_patterns=patterns, tqdm_class=WatchedBar))
     except Exception as error:  # requests, httpx, hub and OS errors share no base class
         reason = one_line(error)[:200] or type(error).__name__
         raise LitMoEError(

@@ -71,21 +71,23 @@ def evaluate_tasks(
     for name in names:
         if name not in manager.all_tasks:
             known = manager.all_tasks
-            raise ConfigError(f"--tasks {name}: lm-eval knows no such task{nearest(name, known, otherwise='')}")
+            raise ConfigError(
+                f"--tasks {name}: lm-eval knows no such task{nearest(name, known, otherwise='')}"
+            )
 
     device = pick_device(accelerator)
     folder = find_checkpoint(folder, say)
     with tempfile.TemporaryDirectory(prefix="litmoe-lm-eval-") as scratch:
         export_huggingface(folder, Path(scratch, "model"), say)
         # The model keeps the dtype of its weights; the tokenizer's begin token is the one it was trained with.
-        model = HFLM(
-            pretrained=str(Path(scratch, "model")),
-            device=str(device),
-            batch_size=batch_size,
-            add_bos_token=True,
-        )
         try:
             with _bars_on_terminals_only():
+                model = HFLM(
+                    pretrained=str(Path(scratch, "model")),
+                    device=str(device),
+                    batch_size=batch_size,
+                    add_bos_token=True,
+                )
                 found = simple_evaluate(
                     model=model,
                     tasks=names,
@@ -137,7 +139,7 @@ def _task_name(file: Path) -> str:
 
 @contextlib.contextmanager
 def _bars_on_terminals_only() -> Iterator[None]:
-    """Keep lm-eval's progress bars, which it shows in any case, out of files and pipes; all else passes."""
+    """Keep the progress bars of lm-eval and Transformers out of files and pipes; all else passes."""
     if watched():
         yield
         return

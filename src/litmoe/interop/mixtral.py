@@ -104,7 +104,7 @@ def from_mixtral_config(values: Mapping[str, Any], where: str) -> Config:
     rope = known.get("rope_parameters") or known.get("rope_scaling") or {}
     rope = rope if isinstance(rope, dict) else {"rope_type": rope}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
-    rope_theta = known.get("rope_theta", rope.get("rope_theta", 1e6))
+    rope_theta: Any = known.get("rope_theta", rope.get("rope_theta", 1e6))
     window, length = known.get("sliding_window"), known["max_position_embeddings"]
     tied = known.get("tie_word_embeddings", False)
     for name, value, fits in (

@@ -10,7 +10,7 @@ import torch
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
 from litmoe.config.files import read_yaml
-from litmoe.errors import LitMoEError
+from litmoe.errors import CheckpointError, LitMoEError
 from litmoe.messages import Say, silent
 from litmoe.optim.torchao_state import plain, restored
 from litmoe.training.run import Run, State
@@ -128,13 +128,25 @@ def load_weights(run: Run, folder: Path) -> None:
     """Only the weights of a checkpoint, of ours or LitGPT's.
 
     Raises:
-        LitMoEError: damaged, or of another model.
+        CheckpointError: damaged, of another model, or with a head of its own for a run that has none.
     """
+    weights = checkpoint.load_model(folder)
     try:
-        run.gpt.load_state_dict(checkpoint.load_model(folder))
+        run.gpt.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise LitMoEError(f"{folder}: these weights are not of this model: {reason}") from error
+        raise CheckpointError(f"{folder}: these weights are not of this model: {reason}") from error
+    tied, was_tied = bool(run.config.train.tie_embeddings), checkpoint.is_tied(weights)
+    if tied and not was_tied:
+        raise CheckpointError(
+            f"{folder}: its language-model head was trained apart from the token embedding, and "
+            "train.tie_embeddings would drop one of the two: set it to false"
+        )
+    if was_tied and not tied:
+        run.say(
+            f"{folder}: its token embedding is its language-model head too; from here on they are trained apart "
+            "(--train.tie-embeddings true keeps them one)"
+        )
 
 
 def _differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
