@@ -63,6 +63,10 @@ class Browser:
         from selenium.webdriver.common.by import By
         from selenium.webdriver.support.ui import Select
 
+        if self.run(
+            "document.querySelector(`select[name='${arguments[0]}']`)?.value === arguments[1]", name, value
+        ):
+            return
         self.run("document.documentElement.dataset.drawn = ''")
         found = self.driver.find_elements(By.CSS_SELECTOR, f"select[name='{name}']")
         if found:

@@ -78,8 +78,9 @@ function colourText() {
     token.classList.toggle("off", highlighted !== null && !hasExpert(at, i, highlighted));
     token.dataset.label = byLoss ? `loss ${shown.loss_T[i].toFixed(2)}` : `expert ${expert}, ${percent(shown.weights_LKT[at][choice][i])}`;
     if (byLoss) {
-      token.style.background = scale[Math.min(8, Math.floor(shown.loss_T[i] * 0.8))];
-      token.style.color = shown.loss_T[i] * 0.8 >= 5 ? (Theme.dark() ? "#14171b" : "#ffffff") : "";
+      const colour = scale[Math.min(8, Math.floor(shown.loss_T[i] * 0.8))];
+      token.style.background = colour;
+      token.style.color = contrast(colour);
       token.style.borderBottomColor = "transparent";
     } else {
       token.style.color = "";

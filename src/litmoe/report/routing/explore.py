@@ -30,6 +30,7 @@ from litmoe.report.routing.kinds import Grouped, Pieces, groupings_of
 from litmoe.report.routing.knockout import knockouts
 from litmoe.report.routing.observe import Observed, moe_blocks, observe
 from litmoe.report.routing.structure import (
+    FEWEST_SHUFFLES,
     against_shuffles,
     bits_by_grouping,
     counts,
@@ -192,7 +193,7 @@ def _figures(
                 layer=blocks[layer],
                 effective_experts=effective_experts(load_E),
                 entropy=float(observed.entropy_L[layer]),
-                state=_state(collapsed, found, bool(enough and effort.shuffles)),
+                state=_state(collapsed, found, enough and effort.shuffles >= FEWEST_SHUFFLES),
                 experts=[
                     Expert(float(load_E[e]), float(first_E[e]), typical[e], without.get((layer, e)))
                     for e in range(n_experts)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from litmoe.report.routing.figures import ENOUGH_TOKENS, Grouping, Layer, RoutingFigures
+from litmoe.report.routing.structure import FEWEST_SHUFFLES
 
 ENOUGH_WINDOWS = 4
 """With fewer the rise of a loss has no interval to speak of."""
@@ -36,10 +37,10 @@ def _collapsed(layer: Layer, figures: RoutingFigures) -> str:
 
 def _structure(figures: RoutingFigures) -> str:
     shuffles = max((one.shuffles for layer in figures.layers for one in layer.structure.values()), default=0)
-    if not shuffles:
+    if shuffles < FEWEST_SHUFFLES:
         return (
             f"Nothing is said about structure: that needs a text of {ENOUGH_TOKENS:,} tokens (this one has "
-            f"{figures.text.tokens:,}) and shuffled baselines (--shuffles 12)."
+            f"{figures.text.tokens:,}) and {FEWEST_SHUFFLES} shuffled baselines or more (--shuffles 12)."
         )
     found, absent = [], []
     for grouping in figures.groupings:
