@@ -48,7 +48,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a proof has come to."""
+    """The outcome of a proof."""
 
     steps: int
     kills: list[Kill] = field(default_factory=list)
@@ -223,7 +223,7 @@ class _Run:
                 _kill(process)
 
     def _begins(self) -> Callable[[], bool]:
-        """Whether training has begun since now: the run then opens its metrics, which it writes anew."""
+        """Whether training has begun since now: the run then opens its metrics, and rewrites them."""
         before = _stamp(self.out_dir / "metrics.csv")
         return lambda: _stamp(self.out_dir / "metrics.csv") != before
 
