@@ -11,25 +11,35 @@ ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 CHECKPOINT = ROOT / "tests" / "versions" / "0.1.0" / "run"
+TEXT = CHECKPOINT.parent / "data" / "val" / "shard-00000.txt"
+NOT_UTF8 = ([b"\xff"], [b"train", b"--out-dir", b"caf\xe9"], [b"train", b"--caf\xe9"], [b"train", b"\xe9"])
 
 
-def command(*args: str, stdout: str | int = subprocess.PIPE, stderr: str | int = subprocess.PIPE, **env: str):  # type: ignore[no-untyped-def]
+Stream = str | int
+
+
+def command(
+    *args: str | bytes, stdout: Stream = subprocess.PIPE, stderr: Stream = subprocess.PIPE, **env: str
+) -> "subprocess.CompletedProcess[bytes]":
     """A real command; a stream given by its path is opened."""
-    streams = {}
-    for name, where in (("stdout", stdout), ("stderr", stderr)):
-        streams[name] = os.open(where, os.O_WRONLY) if isinstance(where, str) else where
+    streams = {
+        name: os.open(where, os.O_WRONLY) if isinstance(where, str) else where
+        for name, where in (("stdout", stdout), ("stderr", stderr))
+    }
+    begin = [] if args[0] == "-c" else ["-m", "litmoe"]
     try:
         return subprocess.run(
-            [sys.executable, *(args if args[0] == "-c" else ("-m", "litmoe", *args))],
+            [sys.executable, *begin, *args],
+            stdout=streams["stdout"],
+            stderr=streams["stderr"],
             env={**os.environ, **env},
             timeout=120,
             check=False,
-            **streams,
         )
     finally:
-        for name, where in (("stdout", stdout), ("stderr", stderr)):
-            if isinstance(where, str):
-                os.close(streams[name])
+        for descriptor in streams.values():
+            if descriptor not in (subprocess.PIPE, None):
+                os.close(descriptor)
 
 
 SAYS = "from litmoe.cli.console import Console; console = Console('p')\n"
@@ -74,7 +84,12 @@ def test_no_stream_at_all_takes_anything() -> None:
 
 
 def test_a_closed_stdout() -> None:
-    code = "import os, sys; os.close(1)\n" + SAYS + "console.say('x'); sys.exit(console.exit_code(True))"
+    """Closed by who started the command: nothing is wanted. Closed under it: that is one line."""
+    done = command(
+        "-c", "import os, sys; os.close(1)\n" + SAYS + "console.say('x'); sys.exit(console.exit_code(True))"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    code = "import sys\n" + SAYS + "sys.stdout.close(); console.say('x'); sys.exit(console.exit_code(True))"
     done = command("-c", code)
     assert done.returncode == 1
     assert done.stderr.decode().count("\n") == 1
@@ -112,6 +127,13 @@ def test_a_reader_that_leaves_is_no_mistake(tmp_path: Path) -> None:
         ["train", "--help", "all"],
         ["train", "--preset", "tiny", "--print-config"],
         ["generate", "--checkpoint", str(CHECKPOINT), "--max-new-tokens", "20"],
+        [
+            "evaluate",
+            "--checkpoint",
+            str(CHECKPOINT),
+            "--data",
+            str(CHECKPOINT.parent / "data" / "val" / "shard-00000.txt"),
+        ],
     ],
     ids=lambda args: args[0],
 )
@@ -127,6 +149,20 @@ def test_text_is_written_only_as_long_as_somebody_reads_it() -> None:
     args = ["generate", "--checkpoint", str(CHECKPOINT), "--prompt", "Once", "--num-samples", "200"]
     code, first, err = head(*args)
     assert (code, first) == (0, b"O") and "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
+def test_bytes_that_are_no_text_are_one_line() -> None:
+    for args in (
+        [b"\xff"],
+        [b"train", b"--out-dir", b"caf\xe9"],
+        [b"train", b"--caf\xe9", b"1"],
+        [b"train", b"\xe9"],
+    ):
+        done = command(*args)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.count(b"\n") == 1 and b"\\udc" in done.stderr
+        done.stderr.decode("utf-8")
 
 
 @needs_full
@@ -147,4 +183,4 @@ def test_data_is_prepared_whatever_becomes_of_its_lines(tmp_path: Path) -> None:
         done = command(*args, *where, stdout=stdout, PYTHONIOENCODING=encoding)
         assert done.returncode == 0, done.stderr
         assert (folder / "train" / "train" / "tokens.bin").is_file()
-        assert b"Traceback" not in done.stderr
+        assert b"Traceback" not in done.stderr and b"\r" not in done.stderr

@@ -19,7 +19,7 @@ from litmoe.cli.wandb_dataset import WANDB_DATASET
 from litmoe.config import PrepareConfig, TrainConfig
 from litmoe.data.prepare import prepare
 from litmoe.data.token_store import TokenStore
-from litmoe.errors import LitMoEError
+from litmoe.errors import ConfigError, LitMoEError
 from litmoe.training.loop import train
 from litmoe.wandb import datasets as wandb_artifacts
 from litmoe.wandb.bundle import bundle_of, check_bundle, inside
@@ -375,6 +375,9 @@ def test_the_environment_switches_the_upload_on(monkeypatch: pytest.MonkeyPatch)
     assert upload_wanted(False)
     monkeypatch.setenv("WANDB_LOG_DATASET", "0")
     assert not upload_wanted(False)
+    monkeypatch.setenv("WANDB_LOG_DATASET", "on")
+    with pytest.raises(ConfigError, match="WANDB_LOG_DATASET: expected 1 or 0, got 'on'"):
+        upload_wanted(False)
 
 
 def test_disabled_uploads_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

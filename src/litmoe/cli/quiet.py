@@ -20,6 +20,9 @@ LOGGED = {
     "torch.utils._pytree": _Without("is an Enum subclass and is now natively supported by torch.compile"),
     # torch.compile on a machine without a card
     "torch.utils.cpp_extension": _Without("No CUDA runtime is found, using CUDA_HOME="),
+    # Fabric, of the precision that the start lines tell
+    "lightning.fabric.utilities.rank_zero": _Without("Automatic Mixed Precision (AMP)"),
+    "lightning.pytorch.utilities.rank_zero": _Without("Automatic Mixed Precision (AMP)"),
 }
 """What is dropped, by logger."""
 

@@ -27,6 +27,7 @@ from typing import Any
 from litmoe.config import LogArgs, TrainConfig, as_plain
 from litmoe.config.dialect import to_yaml
 from litmoe.errors import LitMoEError
+from litmoe.messages import Say, silent
 
 PATIENCE_SECONDS = 1800.0
 """A run that writes neither metrics nor any line for this long hangs. Tokenizing shows its progress in lines."""
@@ -56,9 +57,7 @@ class Verification:
     """The first difference between the killed run and the uninterrupted one; None: identical."""
 
 
-def verify_resume(
-    config: TrainConfig, steps: int, kills: int, seed: int, say: Callable[[str], None] = print
-) -> Verification:
+def verify_resume(config: TrainConfig, steps: int, kills: int, seed: int, say: Say = silent) -> Verification:
     """Train a configuration uninterrupted and with kills, and compare.
 
     Both runs live in a temporary folder beside ``config.out_dir`` (else in the system's), which is removed.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litmoe.config import TrainConfig
-from litmoe.errors import DataError, DiskFullError, LitMoEError
+from litmoe.errors import ConfigError, DataError, DiskFullError, LitMoEError
 from litmoe.files import is_disk_full, only_one_process, reason_of, replacing_folder
 from litmoe.messages import Say, one_line, readable, silent
 from litmoe.progress_bar import watched
@@ -35,8 +35,15 @@ class Dataset:
 
 
 def upload_wanted(asked: bool) -> bool:
-    """Whether to upload a data set: asked for by a flag, or by ``WANDB_LOG_DATASET=1``."""
-    return asked or os.environ.get("WANDB_LOG_DATASET", "").lower() in ("1", "true", "yes")
+    """Whether to upload a data set: asked for by a flag, or by ``WANDB_LOG_DATASET=1``.
+
+    Raises:
+        ConfigError: the variable says neither yes nor no.
+    """
+    variable = os.environ.get("WANDB_LOG_DATASET", "").lower()
+    if variable not in ("", "0", "false", "no", "1", "true", "yes"):
+        raise ConfigError(f"WANDB_LOG_DATASET: expected 1 or 0, got {variable!r}")
+    return asked or variable in ("1", "true", "yes")
 
 
 def check_upload(artifact: str, aliases: Sequence[str] = ()) -> None:
