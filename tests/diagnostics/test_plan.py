@@ -104,6 +104,15 @@ def test_a_batch_that_does_not_divide_is_refused_with_its_numbers(
         assert "6 is not a multiple of 12" in capsys.readouterr().err
 
 
+def test_a_plan_says_where_the_router_cannot_learn(
+    make_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("--model_config.n_expert_per_token=1")
+    show(_planned(config, 10**12), print)
+    assert "note: n_expert_per_token is 1" in capsys.readouterr().out
+    assert _planned(make_config(), 10**12).advice == []
+
+
 def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
