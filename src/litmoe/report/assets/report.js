@@ -77,7 +77,8 @@ function drawCurves(id, target, choice) {
     x_axis_label: scale.label, y_axis_label: what.label,
     y_axis_type: choice.logarithmic && what.scalable ? "log" : "linear",
   });
-  if (what.zero) plot.y_range = new Bokeh.DataRange1d({start: 0});
+  const last = Math.max(0, ...runs.flatMap((run) => what.lines.map((line) => run.last[line.name] || 0))) / (what.divide || 1);
+  plot.y_range = new Bokeh.DataRange1d({default_span: last || 1, ...(what.zero ? {start: 0} : {})});  // of a constant
   if (what.format === "0,0") plot.yaxis.formatter = new Bokeh.NumeralTickFormatter({format: "0,0"});
   const several = figures.runs.length > 1;
   const renderers = [];

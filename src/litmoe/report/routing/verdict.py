@@ -85,7 +85,7 @@ def _costliest(layers: Sequence[Layer]) -> str | None:
     ]
     if not measured:
         return None
-    worst, layer, number = max(measured, key=lambda one: one[0].rise)
+    worst, layer, number = max(measured, key=lambda one: one[0].low)  # surely, not perhaps
     harmless = sum(one.low <= 0 for one, _, _ in measured)
     return (
         f"Expert {number} of layer {layer} is missed most: without it the loss rises by {worst.rise:.3f} nats per "
