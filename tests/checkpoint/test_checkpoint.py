@@ -15,6 +15,7 @@ import torch
 
 from litmoe import checkpoint
 from litmoe.errors import CheckpointError, LitMoEError
+from litmoe.inference.loading import find_checkpoint
 
 
 def contents(step: int, size: int = 1000) -> checkpoint.Contents:
@@ -396,6 +397,14 @@ def test_no_older_one_is_taken_while_a_newer_one_cannot_be_read(tmp_path: Path, 
     assert checkpoint.newest(tmp_path, print, below=True) == checkpoint.step_folder(tmp_path / "other", 1)
 
 
+def test_what_cannot_be_read_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    """A run that removes old checkpoints does not stop for one that it cannot judge."""
+    for step in (1, 2, 3):
+        checkpoint.save(checkpoint.step_folder(tmp_path, step), contents(step))
+    leads_nowhere(checkpoint.step_folder(tmp_path, 2))
+    assert [saved.step for saved in checkpoint.step_checkpoints(tmp_path)] == [1, 3]
+
+
 def test_folders_that_are_no_checkpoints_do_not_count(tmp_path: Path) -> None:
     for name in ("samples", "step-00000003", "final", "best"):
         (tmp_path / name).mkdir()
@@ -452,9 +461,11 @@ def test_permissions_do_not_start_a_run_over(closed: str) -> None:
         assert as_ordinary_user(lambda: checkpoint.newest(out_dir, print)).endswith("step-00000002")
         (out_dir / closed).chmod(0)
         found = as_ordinary_user(lambda: checkpoint.newest(out_dir, print))
+        asked = as_ordinary_user(lambda: find_checkpoint(out_dir / closed.partition("/")[0]))
         (out_dir / closed).chmod(0o755)
         assert found.startswith(f"UnreadableError: {out_dir}") and "Permission denied" in found
         assert "\n" not in found
+        assert asked.startswith("UnreadableError: ") and "Permission denied" in asked
 
 
 # What others have put into a checkpoint

@@ -15,6 +15,7 @@ from litmoe.checkpoint.layout import (
     Saved,
     UnreadableError,
     step_folder,
+    unreadable,
 )
 from litmoe.checkpoint.reading import is_tied, load_model, load_trainer, newest, step_checkpoints, verify
 from litmoe.checkpoint.retention import count_to_come, expendable
@@ -63,5 +64,6 @@ __all__ = [
     "step_checkpoints",
     "step_folder",
     "tensors_in",
+    "unreadable",
     "verify",
 ]

@@ -122,12 +122,12 @@ def step_checkpoints(out_dir: Path) -> list[Saved]:
         UnreadableError: the folder itself cannot be read.
     """
     found = []
-    for folder in _candidates(out_dir):
+    for folder in _entries(out_dir):
         try:
-            manifest = verify(folder, contents=False)
+            manifest = verify(folder, contents=False) if _may_be_checkpoint(folder) else None
         except CheckpointError:
             continue
-        if folder == step_folder(out_dir, int(manifest["step"])):
+        if manifest is not None and folder == step_folder(out_dir, int(manifest["step"])):
             found.append(Saved(manifest["step"], finite_or_none(manifest.get("val_loss")), folder))
     return sorted(found, key=lambda saved: saved.step)
 
@@ -169,20 +169,32 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def _candidates(out_dir: Path) -> list[Path]:
-    """Whatever in a run's folder is a checkpoint, or may be one that is damaged or cannot be read; by name.
+    """Whatever in a run's folder is a checkpoint, or may be one that is damaged; by name.
 
     Raises:
         UnreadableError: the folder, or one in it with a checkpoint's name, cannot be read.
     """
-    if not os.path.lexists(out_dir):
+    return [path for path in _entries(out_dir) if _may_be_checkpoint(path)]
+
+
+def _entries(out_dir: Path) -> list[Path]:
+    """What lies in a run's folder, but for checkpoints that are being written; by name.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    try:
+        out_dir.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:  # a folder above is closed
+        raise unreadable(out_dir, error) from error
     if not _is_folder(out_dir):
         raise UnreadableError(f"{out_dir}: a file where a folder of checkpoints should be")
     try:
-        paths = sorted(out_dir.iterdir())
+        return sorted(path for path in out_dir.iterdir() if not is_temporary(path.name))
     except OSError as error:
         raise unreadable(out_dir, error) from error
-    return [path for path in paths if not is_temporary(path.name) and _may_be_checkpoint(path)]
 
 
 def _may_be_checkpoint(path: Path) -> bool:

@@ -82,13 +82,16 @@ def find_checkpoint(folder: Path | str | None, say: Say = silent) -> Path:
             )
         return found
     root = Path(folder)
-    if (root / checkpoint.MANIFEST).is_file():
-        checkpoint.verify(root)
-        return root
-    if (root / checkpoint.MODEL).is_file() and (root / checkpoint.MODEL_CONFIG).is_file():
-        return root  # LitGPT wrote it: it has no manifest to check
-    if not root.is_dir():
-        raise CheckpointError(f"{root}: no such checkpoint folder")
+    try:
+        if (root / checkpoint.MANIFEST).is_file():
+            checkpoint.verify(root)
+            return root
+        if (root / checkpoint.MODEL).is_file() and (root / checkpoint.MODEL_CONFIG).is_file():
+            return root  # LitGPT wrote it: it has no manifest to check
+        if not root.is_dir():
+            raise CheckpointError(f"{root}: no such checkpoint folder")
+    except OSError as error:
+        raise checkpoint.unreadable(root, error) from error
     found = checkpoint.newest(root, say)
     if found is None:
         raise CheckpointError(f"{root}: holds no valid checkpoint: name another")

@@ -169,17 +169,18 @@ class CheckpointWriter:
     def _write(self, folder: Path, contents: checkpoint.Contents) -> None:
         """Write, and remove what need not be kept; on the thread or, synchronously, on the caller's."""
         try:
-            checkpoint.save(folder, contents)
+            moved = checkpoint.save(folder, contents)
         except DiskFullError as error:
             self._skip(error)
             return
+        self._tell_of_moved(moved, folder)
         self._news.put(_News(f"saved {folder}", "saved", contents.step, {"val_loss": contents.val_loss}))
         self._remove_expendable(contents.step)
 
     def _save_final(self, run: Run, final: Path, val_loss: float | None) -> None:
         step = run.state.step
         self._memory.release()
-        checkpoint.save(final, resume.contents(run, self.changes, val_loss))
+        self._tell_of_moved(checkpoint.save(final, resume.contents(run, self.changes, val_loss)), final)
         self.events.add("saved", f"saved {final}", figures={"val_loss": val_loss}, said=False)
         if self.save_interval and step % self.save_interval == 0:
             try:
@@ -188,6 +189,11 @@ class CheckpointWriter:
                 self._skip(error)
         self._remove_expendable(step)
         self._tell()
+
+    def _tell_of_moved(self, moved: Sequence[Path], folder: Path) -> None:
+        """Say where the files of others went that lay in a checkpoint which was replaced."""
+        for kept in moved:
+            self._news.put(_News(f"{kept}: files that lay in {folder} and were not the checkpoint's"))
 
     def _skip(self, error: DiskFullError) -> None:
         if self.args.on_full_disk == "stop":
