@@ -14,6 +14,7 @@ from support.distributed import Nursery, Ranks, processes_of
 from support.small import run_settings
 
 from litmoe import checkpoint
+from litmoe.training.interruption import SAME_REQUEST_SECONDS
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="ranks are forked from one process with torch"
@@ -163,7 +164,7 @@ def test_a_second_signal_leaves_at_once_from_a_collective(nursery: Nursery, fold
     at_instant(folder, "data")
     time.sleep(0.5)
     ranks[0].send(signal.SIGTERM)
-    time.sleep(0.3)
+    time.sleep(SAME_REQUEST_SECONDS + 0.2)
     assert ranks[0].poll() is None
     ranks[0].send(signal.SIGTERM)
     ended = ranks.wait(GONE_SECONDS)

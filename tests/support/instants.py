@@ -31,7 +31,8 @@ def install(slow: str, fail: str) -> None:
 
     Args:
         slow: ``name=seconds`` or ``name@call=seconds``, with commas between several.
-        fail: ``name=kind`` or ``name@call=kind``: ``error`` (a LitMoEError), ``bug`` (a KeyError), ``kill``.
+        fail: ``name=kind`` or ``name@call=kind``: ``error`` (a LitMoEError), ``bug`` (a KeyError),
+            ``kill``, ``kill-once`` (not after a restart).
     """
     for text in filter(None, slow.split(",")):
         _wrap(text, lambda value: time.sleep(float(value)))
@@ -65,6 +66,10 @@ def count_collectives(path: Path) -> None:
 
 
 def _fail(kind: str) -> None:
+    if kind == "kill-once":  # in the first life of a process that its launcher starts again
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            return
+        kind = "kill"
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     raise KeyError("bug") if kind == "bug" else LitMoEError("a test made this fail")

@@ -27,6 +27,7 @@ class Session:
         self.world, self._wait_limit = world, wait_limit
         self._children: Children | None = None
         self._lifeline: Lifeline | None = None
+        self._at_end: Callable[[], None] | None = None
 
     def __enter__(self) -> "Session":
         if self.world.size == 1:
@@ -50,6 +51,10 @@ class Session:
         if self._lifeline is not None:
             self._lifeline.rescue = rescue
 
+    def at_end(self, task: Callable[[], None]) -> None:
+        """What to do when the run has ended well on all ranks."""
+        self._at_end = task
+
     def leaving(self) -> None:
         """This rank is on its way out with an error: it is not hurried, unless another rank is dead."""
         if self._lifeline is not None:
@@ -63,6 +68,8 @@ class Session:
         first = self.world.rank == 0
         if error is None:
             self._lifeline.leave()
+            if self._at_end is not None:
+                self._at_end()
             if first or (words := self._lifeline.lost_so_far()) is None:
                 return
             self._leave_behind(words)  # rank 0 died after this rank was done, in its last save or text

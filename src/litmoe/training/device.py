@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from litmoe.config import TrainConfig
 from litmoe.config.checks import check_batch
 from litmoe.distributed.environment import WorldEnvironment
+from litmoe.distributed.process_group import join_ranks, leave_ranks
 from litmoe.distributed.session import Session
 from litmoe.distributed.world import World, settle_world
 from litmoe.errors import ConfigError
@@ -73,6 +74,9 @@ def start_devices(
     config = settle_precision(config, kind, say)
     session = session or Session(World(), config.faults.rank_timeout)
     fabric = _fabric(config, session.world)
+    if session.world.size > 1:
+        join_ranks(session.world, kind, config.faults.rank_timeout)
+        session.at_end(leave_ranks)
     with _without_banner():
         fabric.launch()
     session.connect(fabric.broadcast)
