@@ -110,6 +110,8 @@ class WandbLogger(Logger):
             LitMoEError: W&B is not installed or cannot be reached, or the id cannot be read or written.
         """
         wandb = import_wandb()
+        id_file = config.out_dir / ID_FILE
+        was_there = id_file.exists()
         identity = run_id(config.out_dir, resumed)
         wandb_dir = os.environ.get("WANDB_DIR", ".")
         if wandb.run is not None:  # of whoever runs in this process: its rows are not this run's
@@ -127,6 +129,9 @@ class WandbLogger(Logger):
                 settings=_settings(wandb, config),
             )
         except Exception as error:  # wandb's errors share no base class
+            if not was_there:
+                with suppress(OSError):
+                    id_file.unlink()
             raise LitMoEError(unreachable(error)) from error
         self.next_step = int(self.experiment.starting_step or 0)
         if resumed and self.experiment.offline:

@@ -49,14 +49,18 @@ class Recorder:
         )
         self.wandb: Any | None = wandb_run(self.logger)
         self.table: SampleTable | None = None
-        if self.wandb is not None and run.dataset is not None:
-            record_dataset(self.wandb, run.dataset.artifact, run.dataset.fingerprint)
         n_moe = sum(isinstance(module, MoE) for module in run.gpt.modules())
-        self.metrics = MetricsFile(
-            config.out_dir / METRICS_FILE,
-            columns(n_moe, run.model_config.n_expert),
-            resume_step=run.state.step if resumed else None,
-        )
+        try:
+            if self.wandb is not None and run.dataset is not None:
+                record_dataset(self.wandb, run.dataset.artifact, run.dataset.fingerprint)
+            self.metrics = MetricsFile(
+                config.out_dir / METRICS_FILE,
+                columns(n_moe, run.model_config.n_expert),
+                resume_step=run.state.step if resumed else None,
+            )
+        except BaseException:  # the logger's files or connection are open already
+            self._close_logger("failed")
+            raise
         if isinstance(logger := self.logger, WandbLogger):
             self.table = SampleTable(logger.experiment, logger.next_step)
             if resumed:
@@ -122,8 +126,11 @@ class Recorder:
         self.metrics.close()
         if (about := self.about) is not None:
             self._record(lambda: about.end(state, self.run.state.step))
+        self._close_logger("success" if state == "finished" else "failed")
+
+    def _close_logger(self, status: str) -> None:
         if (logger := self.logger) is not None:
-            self._log(lambda: logger.finalize("success" if state == "finished" else "failed"))
+            self._log(lambda: logger.finalize(status))
 
     def _begin_record(self, resumed: bool) -> None:
         folder = self.run.config.out_dir
