@@ -48,8 +48,8 @@ COMMANDS_PAGE = f"""\
 `litmoe COMMAND`, `python -m litmoe COMMAND` and, where there is one, the script at the root of the repository are
 the same. `litmoe COMMAND --help` shows the essential options, `--help all` every one.
 
-Exit codes: 0, done. 1, a result that is not the hoped-for one (`verify-resume`: different), or one that could not
-be printed. 2, a mistake, explained in one line. 130 and 143, ended by Ctrl-C or SIGTERM, with the state saved.
+Exit codes: 0, done. 1, a negative result (the runs of `verify-resume` differ), or one that could not be printed.
+2, a mistake, explained in one line. 130 and 143, ended by Ctrl-C or SIGTERM, with the state saved.
 """
 
 SCRIPTS = {

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 MOST_NAMES = 12
-"""A longer list of names does not help who reads it."""
+"""Longer lists of names are left to ``--help all``."""
 
 Say = Callable[[str], None]
 """Takes one line for a person. Functions are silent by default; only the commands print."""

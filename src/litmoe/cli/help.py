@@ -90,7 +90,7 @@ def _in_brief(option: Setting, width: int) -> str:
 
 
 def _brief_option(option: Setting) -> str:
-    """An option and its type; a long choice of words is told beside it."""
+    """An option and its type; a long list of choices stands beside it."""
     left = option_and_type(option)
     return f"--{spelled(option.name)} NAME" if len(left) > _WIDEST and choices_of(option.hint) else left
 

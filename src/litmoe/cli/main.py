@@ -48,8 +48,8 @@ COMMANDS: dict[str, Command] = {
 def run(command: Command, args: Sequence[str], program: str) -> int:
     """Run one command; returns its exit code.
 
-    0: done. 1: a result that is not the hoped-for one, or that could not be printed. 2: a mistake, explained in
-    one line. 130, 143: ended by Ctrl-C or SIGTERM, with the state saved.
+    0: done. 1: a negative result (the runs of ``verify-resume`` differ), or one that could not be printed. 2: a
+    mistake, explained in one line. 130, 143: ended by Ctrl-C or SIGTERM, with the state saved.
     """
     console = Console(program)
     quiet_libraries()
