@@ -173,6 +173,15 @@ def test_a_second_signal_leaves_at_once_from_a_collective(nursery: Nursery, fold
     assert any("1 litmoe: rank 0: its process is gone" in line for line in said(ended))
 
 
+def test_a_rank_that_never_comes_is_waited_for_within_the_limit(nursery: Nursery, folder: Path) -> None:
+    """Alive, but stuck: here in its data."""
+    stuck = {1: {"LITMOE_TEST_SLOW": "data@9=100"}}
+    ended = nursery.ranks(folder, 2, options("--faults.rank-timeout=4"), of_rank=stuck).wait(40)
+    assert [one.code for one in ended] == [1, 1], said(ended)
+    line = the_only_line(ended)
+    assert "rank 0 waited 4 s for another rank" in line and "--faults.rank-timeout" in line
+
+
 def test_an_error_common_to_all_waits_for_the_checkpoint(nursery: Nursery, folder: Path) -> None:
     """The others do not leave, which would end rank 0, while it writes."""
     diverges = ["--optimizer.init_args.lr=1e12", "--train.min_lr=0", "--train.max_norm=null"]

@@ -78,6 +78,13 @@ class Session:
             if (words := self._lifeline.lost()) is not None:
                 self._lifeline.leave(words, self._lifeline.exit_code)
                 self._leave_behind(words)
+            if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+                words = (
+                    f"rank {self.world.rank} waited {self._wait_limit:.0f} s for another rank, which is alive but "
+                    "does not come: see what it does, or raise --faults.rank-timeout; --resume auto goes on"
+                )
+                self._lifeline.leave(words, 1)
+                raise RankLostError(words, 1) from None
             self._lifeline.leave(f"{type(error).__name__}: {error}", 1)
             return  # a fault of the program keeps its traceback, on the rank that has it
         code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 2)
