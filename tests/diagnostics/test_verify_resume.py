@@ -10,7 +10,7 @@ import yaml
 
 from litmoe.cli.main import main
 from litmoe.config import TrainConfig, as_plain
-from litmoe.diagnostics.verify_resume import first_difference, verify_resume
+from litmoe.diagnostics.verify_resume import Kill, Verification, first_difference, verify_resume
 from litmoe.errors import LitMoEError
 from litmoe.training.loop import train
 
@@ -35,6 +35,28 @@ def test_numbers_out_of_range_and_a_run_that_fails_are_refused(
     with pytest.raises(LitMoEError, match="--steps must be 2 or more"):
         verify_resume(make_config(), steps=1, kills=1, seed=0)
     assert main(["verify-resume", "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("kills", "in_steps"),
+    [
+        ([], 0),
+        ([Kill(5, saving=True)], 0),
+        ([Kill(0, saving=False)], 0),  # perhaps before its first step
+        ([Kill(4, saving=False, started_at=4)], 0),
+        ([Kill(12, saving=False, started_at=8)], 0),  # all steps were done
+        ([Kill(7, saving=False, started_at=4), Kill(9, saving=True, started_at=6)], 1),
+    ],
+)
+def test_a_proof_says_when_no_kill_hit_a_running_step(kills: list[Kill], in_steps: int) -> None:
+    result = Verification(12, kills)
+    said = result.verdict()
+    assert result.in_steps == in_steps
+    assert (
+        said[0].startswith("identical: ")
+        and f"with {len(kills)} kills ({in_steps} of them in a running" in said[0]
+    )
+    assert (len(said) == 2 and "no kill hit a running step" in said[1]) == (in_steps == 0)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ import yaml
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig, as_plain
-from litmoe.training import resume
+from litmoe.training import loop, resume
 from litmoe.training.device import settle_compile, settle_precision
 from litmoe.training.faults import make_room
 from litmoe.training.loop import train
 from litmoe.training.recording.events import EventLog
-from litmoe.training.run import State
+from litmoe.training.recording.metrics import StepFigures
+from litmoe.training.run import Run, State
 from litmoe.training.setup import set_up
 
 MakeConfig = Callable[..., TrainConfig]
@@ -32,6 +34,7 @@ def test_training_leaves_its_argument_as_it_is(
     assert as_plain(config) == before
     saved = yaml.safe_load((result.checkpoint / "hyperparameters.yaml").read_text())
     assert saved["precision"] in ("32-true", "bf16-mixed")
+    assert set(saved) == set(as_plain(config))
     said: list[str] = []
     assert train(replace(config, train=replace(config.train, max_steps=4)), said.append).steps == 4
     changed = [line for line in said if "changed settings" in line]
@@ -91,3 +94,25 @@ def test_a_state_of_an_older_version_gets_defaults() -> None:
     old = dict(vars(State(step=5)))
     del old["micro_batch_size"]
     assert State(**old) == State(step=5)
+
+
+def test_a_run_never_writes_to_its_configuration(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start through validation, saving, texts and memory that runs out to its end."""
+    seen: list[tuple[TrainConfig, dict[str, object]]] = []
+    real, failed = loop.gradients, list[int]()
+
+    def gradients(run: Run, *rest: Any) -> StepFigures:
+        if run.state.step == 0 and not failed:
+            seen.append((run.config, as_plain(run.config)))
+        if run.state.step == 3 and not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(run, *rest)
+
+    monkeypatch.setattr(loop, "gradients", gradients)
+    config = make_config("--faults.on_oom=shrink", "--sample.interval=2", "--sample.max_new_tokens=3")
+    assert train(config).steps == 6 and failed
+    (settled, at_start), *_ = seen
+    assert as_plain(settled) == at_start

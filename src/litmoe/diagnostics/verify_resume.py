@@ -9,7 +9,6 @@ often as those take time.
 """
 
 import copy
-import csv
 import os
 import random
 import shutil
@@ -45,6 +44,12 @@ class Kill:
     """The last step in its metrics."""
     saving: bool
     """Whether it was writing a checkpoint."""
+    started_at: int = 0
+    """The step that it had begun or resumed at."""
+
+    def in_step(self, steps: int) -> bool:
+        """Whether it is certain that one of so many steps was running: some were done, and more were to come."""
+        return not self.saving and self.started_at < self.step < steps
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,27 @@ class Verification:
     kills: list[Kill] = field(default_factory=list)
     difference: str | None = None
     """The first difference between the killed run and the uninterrupted one; None: identical."""
+
+    @property
+    def in_steps(self) -> int:
+        """How many kills certainly hit a running step."""
+        return sum(kill.in_step(self.steps) for kill in self.kills)
+
+    def verdict(self) -> list[str]:
+        """What was proved, and what was not, one line each."""
+        if self.difference is not None:
+            return [f"different: {self.difference}"]
+        saving = sum(kill.saving for kill in self.kills)
+        lines = [
+            f"identical: weights, optimizer, random numbers and metrics of {self.steps} steps with "
+            f"{len(self.kills)} kills ({self.in_steps} of them in a running step, {saving} while it saved) equal "
+            "those without"
+        ]
+        if not self.in_steps:
+            lines.append(
+                "no kill hit a running step, so this proves nothing of those: raise --steps or --kills"
+            )
+        return lines
 
 
 def verify_resume(config: TrainConfig, steps: int, kills: int, seed: int, say: Say = silent) -> Verification:
@@ -84,22 +110,19 @@ def verify_resume(config: TrainConfig, steps: int, kills: int, seed: int, say: S
         )
         done: list[Kill] = []
         for number in range(kills):
-            left = seconds * (steps - killed.newest_step()) / steps
-            kill = killed.train_and_kill(instants.uniform(0, 2 * left / (kills - number + 1)))
+            newest = killed.newest_step()
+            left = seconds * (steps - newest) / steps
+            kill = killed.train_and_kill(instants.uniform(0, 2 * left / (kills - number + 1)), newest)
             if kill is None:
                 say("the run was complete before its next kill")
                 break
             done.append(kill)
             say(f"kill {len(done)}: after step {kill.step}" + (", while it saved" if kill.saving else ""))
         killed.train_to_the_end()
-        difference = first_difference(whole.out_dir, killed.out_dir)
-        if difference is None:
-            say(
-                f"identical: weights, optimizer, random numbers and metrics of {steps} steps with {len(done)} "
-                f"kills ({sum(kill.saving for kill in done)} of them while it saved) equal those without"
-            )
-        else:
-            say(f"different: {difference}")
+        result = Verification(steps, done, first_difference(whole.out_dir, killed.out_dir))
+        for line in result.verdict():
+            say(line)
+        if result.difference is not None:
             again = _Run(_short(config, steps, kills, folder / "again"))
             again.train_to_the_end()
             if (noise := first_difference(whole.out_dir, again.out_dir)) is not None:
@@ -107,7 +130,7 @@ def verify_resume(config: TrainConfig, steps: int, kills: int, seed: int, say: S
                     f"but two uninterrupted runs differ as well ({noise}): this configuration does not repeat "
                     "to the bit on this device, with or without kills"
                 )
-    return Verification(steps, done, difference)
+    return result
 
 
 def first_difference(whole: Path, killed: Path) -> str | None:
@@ -177,8 +200,12 @@ class _Run:
             self._refuse_failure(process)
             return time.monotonic() - began
 
-    def train_and_kill(self, seconds: float) -> Kill | None:
+    def train_and_kill(self, seconds: float, started_at: int) -> Kill | None:
         """Start or resume the run, and kill it so many seconds after it began; None: it ended before.
+
+        Args:
+            seconds: after its first step began.
+            started_at: the step that it resumes at.
 
         Raises:
             LitMoEError: it fails or hangs.
@@ -193,7 +220,7 @@ class _Run:
             _kill(process)
             saving = any(path.name.startswith(".") and path.is_dir() for path in self.out_dir.iterdir())
             rows = _metrics(self.out_dir)
-            return Kill(int(rows[-1]["step"]) if rows else 0, saving)
+            return Kill(int(rows[-1]["step"]) if rows else 0, saving, started_at)
 
     def newest_step(self) -> int:
         """The step that the run will resume from."""
@@ -284,12 +311,10 @@ def _temporary_folder(out_dir: Path) -> Iterator[Path]:
 
 def _metrics(out_dir: Path) -> list[dict[str, str]]:
     """The whole rows of a run's metrics, without the columns that depend on the clock."""
-    path = out_dir / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-    return [_without_clock(row) for row in rows]
+    from litmoe.training.recording.metrics_file import METRICS_FILE, read_metrics
+
+    path = out_dir / METRICS_FILE
+    return [_without_clock(row) for row in read_metrics(path)] if path.is_file() else []
 
 
 def _without_clock(figures: dict[str, Any]) -> dict[str, Any]:
