@@ -9,6 +9,7 @@ Records of version 0.1.0 have neither states nor checksums; they get them at the
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,16 @@ def why_damaged(store_dir: Path, record: dict[str, Any], say: Say = silent) -> s
 def _why_changed(store_dir: Path, record: dict[str, Any], sources: list[_Source], say: Say) -> str | None:
     # What is in doubt by its state? Where nothing can be remembered, only a source's time of modification
     # counts, or everything on a read-only disk would be read at every start.
-    touched = [source for source in sources if _is_touched(*source)]
-    moved = [source for source in sources if source not in touched and _is_moved(*source)]
+    touched, settled_ones = _divide(sources, _is_touched)
+    moved, _ = _divide(settled_ones, _is_moved)
     own = [name for name in (TOKENS, DOCUMENTS) if _is_new(record, store_dir / name)]
     seen_ns = disk_time_ns(store_dir) if touched or moved or own else None
     if seen_ns is None:
         moved, own = [], []
 
     doubtful = touched + moved
-    doubtful += _differing_blocks([source for source in sources if source not in doubtful])
+    known_doubtful = {path for path, _ in doubtful}  # a list would be searched once per file
+    doubtful += _differing_blocks([source for source in sources if source[0] not in known_doubtful])
     _announce(say, store_dir, [path for path, _ in doubtful], "its text is new here, or was touched")
     for path, entry in doubtful:
         state = state_of(path)
@@ -113,6 +115,16 @@ def _why_changed(store_dir: Path, record: dict[str, Any], sources: list[_Source]
     if fault is None and seen_ns is not None:
         update_record(store_dir, record)
     return fault
+
+
+def _divide(
+    sources: list[_Source], holds: Callable[[Path, dict[str, Any]], bool]
+) -> tuple[list[_Source], list[_Source]]:
+    """The sources of which something holds, and the others, each asked once."""
+    groups: tuple[list[_Source], list[_Source]] = ([], [])
+    for source in sources:
+        groups[0 if holds(*source) else 1].append(source)
+    return groups
 
 
 def _is_touched(path: Path, entry: dict[str, Any]) -> bool:
