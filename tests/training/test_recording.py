@@ -1,6 +1,7 @@
 """Where figures and texts go, and what happens where they cannot."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from lightning.fabric.loggers.logger import Logger
 
 from litmoe import checkpoint
 from litmoe.config import TrainConfig
-from litmoe.errors import DiskFullError, LitMoEError
+from litmoe.errors import DiskFullError, LitMoEError, RunInterrupted
 from litmoe.training.loop import train
 from litmoe.training.recording.dead_experts import STEPS, DeadExperts
 from litmoe.training.recording.events import EventLog, read_events
@@ -189,6 +190,27 @@ def test_a_full_disk_at_a_row_of_metrics(
     skipped = [event.step for event in read_events(config.out_dir) if event.kind == "checkpoint_skipped"]
     assert skipped and skipped[-1] == 36
     assert sum("rows wait in memory" in line for line in said) == 1
+
+
+def test_a_request_to_end_on_a_full_disk_does_not_claim_to_have_saved(
+    make_config: MakeConfig, disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = disk(20_000)
+    config = make_config("--checkpoint.on_full_disk=continue", "--max-steps=40", out_dir=str(folder / "out"))
+    real = MetricsFile.write
+
+    def write(file: MetricsFile, row: Mapping[str, Any], to_disk: bool = True) -> None:
+        if row["step"] == 5:
+            fill(folder)
+            signal.raise_signal(signal.SIGTERM)
+        real(file, row, to_disk)
+
+    monkeypatch.setattr(MetricsFile, "write", write)
+    with pytest.raises(
+        RunInterrupted, match=r"not saved, for want of room on the disk; --resume auto"
+    ) as ended:
+        train(config)
+    assert ended.value.exit_code == 128 + signal.SIGTERM and "; saved " not in str(ended.value)
 
 
 def test_a_row_cut_short_is_no_row(tmp_path: Path) -> None:

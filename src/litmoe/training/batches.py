@@ -147,7 +147,7 @@ class LoaderBatches:
             self.train.generator = self.train.sampler.generator = torch.Generator().manual_seed(config.seed)
         generator = getattr(self.train, "generator", None)
         self.shuffle_state = None if generator is None else generator.get_state()
-        # Kept, because a loader may shuffle them anew at every pass. Training's random numbers stay as they are.
+        # Kept, because a loader may shuffle again at every pass. Training's random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
             self.val_rows = self._validation_rows(module.val_dataloader(), config.eval.max_iters)
         wanted = config.eval.final_validation or config.eval.initial_validation

@@ -125,7 +125,7 @@ def changed_settings(saved: dict[str, Any], config: TrainConfig) -> list[tuple[s
 
 
 def load_weights(run: Run, folder: Path) -> None:
-    """Only the weights of a checkpoint, of ours or LitGPT's.
+    """Load only the weights of a checkpoint, litmoe's or LitGPT's.
 
     Raises:
         CheckpointError: damaged, of another model, or with a head of its own for a run that has none.

@@ -184,7 +184,8 @@ class CheckpointWriter:
         self.events.add("saved", f"saved {final}", figures={"val_loss": val_loss}, said=False)
         if self.save_interval and step % self.save_interval == 0:
             try:
-                checkpoint.copy(final, checkpoint.step_folder(self.out_dir, step))
+                again = checkpoint.step_folder(self.out_dir, step)
+                self._tell_of_moved(checkpoint.copy(final, again), again)
             except DiskFullError as error:  # only where the file system has no hard links
                 self._skip(error)
         self._remove_expendable(step)
@@ -256,7 +257,7 @@ def warn_if_disk_small(run: Run, say: Say) -> None:
     if free is not None and free < count * size:
         say(
             f"the disk has {readable(free)} free, and this run's checkpoints will need {readable(count * size)} "
-            f"({count} of {readable(size)}): free some, or keep fewer with --checkpoint.keep_last"
+            f"({count} of {readable(size)}): free some, or keep fewer with --checkpoint.keep-last"
         )
 
 

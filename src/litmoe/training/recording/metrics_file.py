@@ -184,7 +184,7 @@ def read_columns(path: Path, names: Collection[str] | None = None) -> Iterator[C
 
     Args:
         path: the file.
-        names: the columns wanted, ``step`` always among them; None: all. Those that the file lacks are left out.
+        names: the columns wanted, ``step`` always among them; None: all. Those that the file lacks are skipped.
 
     Raises:
         LitMoEError: the file cannot be read, or is no ``metrics.csv``.
