@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def build_store(
             for path, hash_ in zip(text.files, hashes, strict=True)
             for piece in read_documents(path, boundaries, field, see=see(hash_), notes=notes)
         )
-        chosen = part and (part["side"], part["val_fraction"])
+        chosen = part and (_side(part), part["val_fraction"])
         for piece in chosen_documents(pieces, text.files, chosen, boundaries, field):
             encoder.add(piece)
     if not encoder.offsets[1:]:
@@ -98,3 +98,9 @@ def build_store(
     if encoder.control_characters:
         lines.append(f"{encoder.control_characters:,} control characters (NUL and the like) are kept as text")
     return lines
+
+
+def _side(part: dict[str, Any]) -> Literal["train", "val"]:
+    """Which of the two sets of documents, told apart by their hash, goes into a store."""
+    is_val = (part["side"] == "val") != part.get("exchanged", False)
+    return "val" if is_val else "train"

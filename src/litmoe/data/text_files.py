@@ -39,7 +39,9 @@ class TextFiles(DataModule):
     tokenizer_dir: Path | None = None
     """The tokenizer's folder. litmoe's trainer fills it in; LitGPT's trainer cannot."""
 
-    say: Say = field(default=silent, init=False, repr=False)
+    say: Say = field(
+        default_factory=lambda: silent, init=False, repr=False
+    )  # a default would become a method
     """Told what is tokenized and why; litmoe's trainer sets it."""
     tokenizer: Tokenizer | None = field(default=None, init=False, repr=False)
     batch_size: int = field(default=1, init=False, repr=False)

@@ -35,6 +35,13 @@ class Part:
 
     split: Literal["train", "val"]
     val_fraction: float
+    exchanged: bool = False
+    """The documents that the hash sends to validation are trained on, and the other way round."""
+
+    def record(self) -> dict[str, Any]:
+        """What the store's record says of it; as version 0.1.0 wrote it, unless exchanged."""
+        exchanged = {"exchanged": True} if self.exchanged else {}
+        return {"side": self.split, "val_fraction": self.val_fraction, **exchanged}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +150,7 @@ def ensure_store(
         "format": FORMAT,
         "tokenizer": tokenizer_fingerprint(tokenizer_dir),
         "split": boundaries,
-        "part": None if part is None else {"side": part.split, "val_fraction": part.val_fraction},
+        "part": None if part is None else part.record(),
         **({} if text_field == "text" else {"text_field": text_field}),
     }
     sources = _list_text(text)
@@ -173,7 +180,9 @@ def ensure_stores(
 ) -> tuple[TokenStore, TokenStore]:
     """The training and the validation store of two text folders: ``train_dir/train`` and ``val_dir/val``.
 
-    Without text in ``val_dir``, both come from the training text, divided by document hash.
+    Without text in ``val_dir``, or where it is ``train_dir``, both come from the training text, divided by
+    document hash. A hash knows nothing of length: where it leaves less text to train on than to validate on,
+    new stores take the documents the other way round. Stores that are there are kept as they are.
 
     Args:
         train_dir: Folder with the training text.
@@ -188,24 +197,46 @@ def ensure_stores(
         DataError: As :func:`ensure_store`.
     """
     train_store, val_store = train_dir / "train", val_dir / "val"
-    if has_text(val_dir):
+    same = val_dir.resolve() == train_dir.resolve()
+    whole = same and _is_whole(train_store) and _is_whole(val_store)  # by version 0.1.0
+    if whole:
+        say(
+            f"{val_store}: validation text is the training text, as an older version of litmoe left it; to hold "
+            f"some out, remove {train_store} and {val_store}"
+        )
+    if whole or (has_text(val_dir) and not same):
         train = ensure_store(train_dir, tokenizer_dir, train_store, say=say, progress=progress)
         return train, ensure_store(val_dir, tokenizer_dir, val_store, say=say, progress=progress)
+    record, _ = read_record(train_store)
+    known = (record["made_from"].get("part") if record else None) or {}
     if val_fraction is None:
-        record, _ = read_record(train_store)
-        known = record["made_from"].get("part") if record else None
-        val_fraction = known["val_fraction"] if known else 0.05
-    parts = Part("train", val_fraction), Part("val", val_fraction)
-    train, val = (
-        ensure_store(train_dir, tokenizer_dir, store, say=say, progress=progress, part=part)
-        for store, part in zip((train_store, val_store), parts, strict=True)
-    )
-    if val.n_tokens > train.n_tokens:
+        val_fraction = known.get("val_fraction", 0.05)
+    exchanged = bool(known.get("exchanged")) and known["val_fraction"] == val_fraction
+
+    def divided(exchanged: bool) -> tuple[TokenStore, TokenStore]:
+        parts = Part("train", val_fraction, exchanged), Part("val", val_fraction, exchanged)
+        train = ensure_store(train_dir, tokenizer_dir, train_store, say=say, progress=progress, part=parts[0])
+        val = ensure_store(train_dir, tokenizer_dir, val_store, say=say, progress=progress, part=parts[1])
+        return train, val
+
+    train, val = divided(exchanged)
+    if val.n_bytes > train.n_bytes:
+        sizes = f"{train.n_tokens:,} tokens are left to train on and {val.n_tokens:,} to validate on"
+        if record is None and val_fraction < 0.5:
+            say(f"{train_dir}: divided by document, {sizes}: exchanged")
+            del train, val  # Windows replaces no folder with a mapped file in it
+            return divided(not exchanged)
         say(
-            f"{train_dir}: divided by document, {train.n_tokens:,} tokens are left to train on and "
-            f"{val.n_tokens:,} to validate on: put validation text into {val_dir}, or lower --val-fraction"
+            f"{train_dir}: divided by document, {sizes}: put validation text into {val_dir}, or lower "
+            "--val-fraction"
         )
     return train, val
+
+
+def _is_whole(store_dir: Path) -> bool:
+    """Whether there is a store of all documents of its text."""
+    record, _ = read_record(store_dir)
+    return record is not None and record["made_from"].get("part") is None
 
 
 def text_files(text_dir: Path) -> list[Path]:
