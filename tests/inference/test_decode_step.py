@@ -8,7 +8,7 @@ from litgpt import Config
 from support.small import MODEL
 
 from litmoe.inference.decode import decode
-from litmoe.inference.decode_step import DecodeStep, supported
+from litmoe.inference.model_decoder import decode_step, supported
 from litmoe.model.gpt import GPT
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,7 +60,7 @@ def test_logits_are_those_of_the_whole_sequence(variant: str, sequences: int) ->
     idx_BT = torch.randint(512, (sequences, 12))
     model.set_kv_cache(sequences)
     model(idx_BT[:, :5], torch.arange(5), input_pos_maxp1=5)
-    step = DecodeStep(model)
+    step = decode_step(model)
     logits_BTV = torch.stack([step(idx_BT[:, t], t) for t in range(5, 12)], dim=1)
     model.clear_kv_cache()
     torch.testing.assert_close(logits_BTV, model(idx_BT)[:, 5:], atol=1e-4, rtol=1e-4)
@@ -83,7 +83,7 @@ def test_each_sequence_may_stand_elsewhere() -> None:
     lengths, idx_BT = torch.tensor([3, 7, 5]), torch.randint(512, (3, 10))
     model.set_kv_cache(3)
     model(idx_BT[:, :7], torch.arange(7), input_pos_maxp1=7)  # more than some rows have: it must not be seen
-    step = DecodeStep(model)
+    step = decode_step(model)
     for extra in range(3):
         logits_BV = step(idx_BT[torch.arange(3), lengths + extra], lengths + extra)
     model.clear_kv_cache()
@@ -107,7 +107,7 @@ def test_only_the_chosen_experts_are_touched(sequences: int) -> None:
         block.mlp.experts.w13_EID[idle] = torch.nan
         block.mlp.experts.w2_EDI[idle] = torch.nan
     model.set_kv_cache(sequences)
-    torch.testing.assert_close(DecodeStep(model)(idx_BT[:, 0], 0), expected_BV, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(decode_step(model)(idx_BT[:, 0], 0), expected_BV, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ A checkpoint carries it because ``litgpt evaluate`` looks for it; an export to H
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from litgpt import Config
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from litgpt import Config
 
 OURS = "litmoe"
 """Key of config.json for what Transformers has no field for, and does not need."""
@@ -16,7 +18,7 @@ OURS = "litmoe"
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-def why_not_mixtral(config: Config) -> list[str]:
+def why_not_mixtral(config: "Config") -> list[str]:
     """Every field that Mixtral cannot express, as ``field: value (what Mixtral has)``; empty where it can all."""
     if config.mlp_class_name != "LLaMAMoE":
         return [f"mlp_class_name: {config.mlp_class_name} (every layer of a Mixtral has experts: LLaMAMoE)"]
@@ -60,7 +62,7 @@ def why_not_mixtral(config: Config) -> list[str]:
     return faults
 
 
-def to_mixtral_config(config: Config, dtype: torch.dtype, tied: bool) -> dict[str, Any]:
+def to_mixtral_config(config: "Config", dtype: torch.dtype, tied: bool) -> dict[str, Any]:
     """The ``config.json`` of a model that Mixtral can express.
 
     Args:
@@ -92,7 +94,7 @@ def to_mixtral_config(config: Config, dtype: torch.dtype, tied: bool) -> dict[st
     }
 
 
-def hf_config(config: Config, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+def hf_config(config: "Config", weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The ``config.json`` of a model with these weights; None where Mixtral cannot express it."""
     if why_not_mixtral(config):
         return None

@@ -9,7 +9,9 @@ __all__ = ["TextFiles"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TextFiles":  # LitGPT and torch behind it take seconds to import: only who trains pays for it
+    if (
+        name == "TextFiles"
+    ):  # LitGPT and torch behind it take seconds to import: only a training run needs them
         from litmoe.data.text_files import TextFiles
 
         return TextFiles

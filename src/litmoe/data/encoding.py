@@ -25,8 +25,8 @@ from litmoe.errors import DataError
 from litmoe.progress_bar import progress_bar
 
 BATCH_BYTES = 2 << 20
-"""Text encoded in one call. The library needs about 150 bytes of memory per token while it does, two batches
-are in flight, and a token may be as short as a byte. Larger batches are no faster."""
+"""Text encoded in one call. The library needs about 150 bytes of memory per token for it, two batches are in
+flight, and a token may be as short as a byte. Larger batches are no faster."""
 
 
 class Encoder:

@@ -1,8 +1,8 @@
 """Position to sample, nothing else: which window of text is sample ``i`` of a run.
 
 Sample ``i`` is a pure function of (seed, ``i``, number of windows). Every pass over the text (an epoch) visits
-every window once in a new order, shuffled over the whole text. There is no state to save or to restore, so a
-run continues exactly after a change of micro-batch size, loader threads or world size.
+every window once in a new order, shuffled over the whole text. There is no state to save or restore, so a run
+continues exactly after a change of micro-batch size, reader threads or world size.
 
 The shuffle is a Feistel network over the index bits: a bijection computed for any index by itself, where a
 stored permutation would cost 8 bytes per window (for 10 billion tokens in windows of 256: 300 MB per epoch).
@@ -23,9 +23,9 @@ def windows_of(samples: Indices, n_windows: int, seed: int) -> Indices:
     """The windows that the given samples of a run read.
 
     Args:
-        samples: positions in the run, from 0, any shape.
-        n_windows: windows in the training text.
-        seed: the run's seed of the data order.
+        samples: Positions in the run, from 0, any shape.
+        n_windows: Windows in the training text.
+        seed: The run's seed of the data order.
 
     Returns:
         Window numbers in ``[0, n_windows)``, of the same shape.

@@ -9,6 +9,7 @@ before it in all three libraries: the model is told that a document starts.
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,34 @@ def load_tokenizer(directory: Path, say: Say = silent) -> "litgpt.Tokenizer":
             f"LitGPT cannot read the tokenizer in {directory} ({type(error).__name__}: {error}); make the "
             f"folder again with litmoe prepare --tokenizer {directory} --tokenizer-dir NEW_FOLDER"
         ) from error
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer for prompts and texts, by the names of LitGPT's, which takes seconds to import."""
+
+    processor: "tokenizers.Tokenizer"
+    bos_id: int | None
+    """What a prompt begins with."""
+    eos_id: int
+
+
+def load_text_tokenizer(directory: Path, say: Say = silent) -> TextTokenizer:
+    """Load a tokenizer folder with the ``tokenizers`` library alone; its begin token as LitGPT finds it.
+
+    Raises:
+        DataError: As :func:`load_tokenizer`.
+    """
+    processor, end_id = open_tokenizer(directory, say)
+    named = _content(_read_json(directory / "tokenizer_config.json", str(directory)).get("bos_token"))
+    given = _ids(_read_json(directory / "generation_config.json", str(directory)).get("bos_token_id"))
+    begin_id = next(iter(given), None) if named is None else processor.token_to_id(named)
+    if named is not None and begin_id is None:
+        raise DataError(
+            f"tokenizer_config.json of {directory} names {named!r} as bos_token, which its vocabulary does not "
+            f"have: name one of its tokens there, or get the tokenizer again, {USE_TRAIN}"
+        )
+    return TextTokenizer(processor, begin_id, end_id)
 
 
 def open_tokenizer(directory: Path, say: Say = silent) -> tuple["tokenizers.Tokenizer", int]:

@@ -1,24 +1,27 @@
 """Token ids after a prompt, one by one, with a key-value cache; several sequences at once.
 
-Shape suffixes: B sequences, T tokens of a prompt, V vocabulary, D model width.
+Shape suffixes: B sequences, T tokens of a prompt, V vocabulary.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from litmoe.errors import ConfigError
-from litmoe.inference.decode_step import DecodeStep, supported
+from litmoe.inference.decoder import Decoder
 from litmoe.inference.sampling import choose
-from litmoe.model.gpt import GPT
+
+if TYPE_CHECKING:
+    from litmoe.model.gpt import GPT
 
 Ends = Callable[[int], bool]
 """Told every token of a sequence; true ends the sequence with that token."""
 
 
 def decode(
-    model: GPT,
+    model: "GPT | Decoder",
     prompt_T: Tensor,
     *,
     max_new_tokens: int,
@@ -48,7 +51,7 @@ def decode(
 
 
 def decode_together(
-    model: GPT,
+    model: "GPT | Decoder",
     prompts: Sequence[Tensor],
     *,
     max_new_tokens: int,
@@ -66,7 +69,7 @@ def decode_together(
     put back when the iterator ends or is closed.
 
     Args:
-        model: on its device; at most ``model.max_seq_length`` tokens of context.
+        model: on its device; at most ``max_seq_length`` tokens of context.
         prompts: for each sequence at least one token id, (T,), int64, any device.
         max_new_tokens: most tokens to yield for a sequence.
         end_id: the token that ends a document; None: never stop early.
@@ -80,23 +83,20 @@ def decode_together(
         ConfigError: a prompt is empty, or fills the whole context.
         CheckpointError: the model's weights have diverged.
     """
+    decoder = _as_decoder(model)
     # How long each sequence may become decides how much cache is needed.
-    device = model.cos.device
     lengths = [prompt_T.numel() for prompt_T in prompts]
-    check_lengths(lengths, model.max_seq_length)
-    limits = [min(max_new_tokens, model.max_seq_length - length) for length in lengths]
+    check_lengths(lengths, decoder.context)
+    limits = [min(max_new_tokens, decoder.context - length) for length in lengths]
     longest = max(length + limit for length, limit in zip(lengths, limits, strict=True))
     generators = generators or [None] * len(prompts)
-    was_training = model.training
-    model.eval()
     try:
         # The prompts fill the caches, and give the logits of the first new tokens.
         with torch.no_grad():
-            model.set_kv_cache(batch_size=len(prompts), max_seq_length=longest, device=device)
+            decoder.open(len(prompts), longest)
         with torch.inference_mode():
-            logits_BV = _read_prompts(model, [prompt_T.to(device) for prompt_T in prompts])
-            step = DecodeStep(model) if supported(model.config) else _whole_forward(model)
-            ends_B = torch.tensor(lengths, device=device)
+            logits_BV = _read_prompts(decoder, [prompt_T.to(decoder.device) for prompt_T in prompts])
+            ends_B = torch.tensor(lengths, device=decoder.device)
 
         ended = [False] * len(prompts)
         for number in range(max(limits)):
@@ -120,11 +120,10 @@ def decode_together(
             with torch.inference_mode():
                 if len(set(lengths)) > 1:
                     position = (ends_B + number).clamp(max=longest - 1)
-                tokens_B = torch.tensor([token or 0 for token in tokens], device=device)
-                logits_BV = step(tokens_B, position)
+                tokens_B = torch.tensor([token or 0 for token in tokens], device=decoder.device)
+                logits_BV = decoder.step(tokens_B, position)
     finally:
-        model.clear_kv_cache()
-        model.train(was_training)
+        decoder.close()
 
 
 def check_lengths(lengths: Sequence[int], context: int) -> None:
@@ -148,35 +147,26 @@ def check_lengths(lengths: Sequence[int], context: int) -> None:
             )
 
 
-def _read_prompts(model: GPT, prompts: Sequence[Tensor]) -> Tensor:
+def _read_prompts(decoder: Decoder, prompts: Sequence[Tensor]) -> Tensor:
     """Fill the caches with the prompts; returns the logits after each, (B, V)."""
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, prompt_T in enumerate(prompts):
         rows_of.setdefault(tuple(prompt_T.tolist()), []).append(row)
     logits: dict[int, Tensor] = {}
-    # A prompt is always written to row 0 and copied to its own rows; so the prompt of row 0 comes last.
+    # A prompt is always read into row 0 and copied to its own rows; so the prompt of row 0 comes last.
     for rows in reversed(rows_of.values()):
         prompt_T = prompts[rows[0]]
-        T = prompt_T.numel()
-        x_BTD, _ = model.hidden(prompt_T[None], torch.arange(T, device=prompt_T.device), input_pos_maxp1=T)
-        logits_V = model.logits(x_BTD[0, -1])
+        logits_V = decoder.read(prompt_T)
         for row in rows:
             logits[row] = logits_V
-            for block in model.transformer.h if row else ():
-                for cache in (block.attn.kv_cache.k, block.attn.kv_cache.v):
-                    cache[row, :, :T] = cache[0, :, :T]
+            if row:
+                decoder.copy(row, prompt_T.numel())
     return torch.stack([logits[row] for row in range(len(prompts))])
 
 
-def _whole_forward(model: GPT) -> Callable[[Tensor, int | Tensor], Tensor]:
-    """The step by the model's own forward: a fallback for models that :class:`DecodeStep` does not support."""
+def _as_decoder(model: "GPT | Decoder") -> Decoder:
+    if isinstance(model, Decoder):
+        return model
+    from litmoe.inference.model_decoder import ModelDecoder  # with LitGPT: seconds
 
-    def step(tokens_B: Tensor, position: int | Tensor) -> Tensor:
-        if isinstance(position, int):
-            input_pos, upto = torch.tensor([position], device=tokens_B.device), position + 1
-        else:
-            input_pos, upto = position[:, None], int(position.max()) + 1
-        x_BTD, _ = model.hidden(tokens_B[:, None], input_pos, input_pos_maxp1=upto)
-        return model.logits(x_BTD[:, 0])
-
-    return step
+    return ModelDecoder(model)

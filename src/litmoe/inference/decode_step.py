@@ -1,59 +1,80 @@
 """One more token for every sequence, with as few operations as possible.
 
-For one token every product is a vector times a matrix, whose cost is reading the matrix, and much of the time goes
-to what is around the products: LitGPT's forward runs 224 operations per MoE layer (top-2 of 8) and token, this one
-63, views included. The prompt goes through the model as usual and leaves its keys and values in LitGPT's caches,
-which are read and written here in place.
+For one token every product is a vector times a matrix, whose cost is reading the matrix, and much of the time
+goes to what is around the products: LitGPT's forward runs 224 operations per MoE layer (top-2 of 8) and token,
+this one 63, views included. Prompts are read elsewhere, and leave their keys and values in caches, which are
+read and written here in place.
 
 Shape suffixes: B sequences, D model width, H query heads, G query groups, S head size, L tokens so far, K
 experts per token, E experts, I expert width, N sequences that chose one expert, V vocabulary.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from litgpt import Config
-from litgpt.model import RMSNorm
-from torch import Tensor, nn
-
-from litmoe.model.gpt import GPT, Block
-from litmoe.model.moe.layer import MoE
-from litmoe.model.moe.router import choose_experts, router_scores
+from torch import Tensor
 
 LARGE = 2**14
 """Weights of this many numbers or more are read by all threads of a CPU; below, waking them costs more."""
 
+Function = Callable[[Tensor], Tensor]
 
-def supported(config: Config) -> bool:
-    """Whether :class:`DecodeStep` can do everything that the model's layers do; else use the model's own
-    forward."""
-    return not (
-        config.latent_attention
-        or config.norm_qk
-        or config.rope_interleave
-        or config.rope_indices is not None
-        or config.sliding_window_size is not None
-        or config.attention_logit_softcapping is not None
-        or config.rope_n_elem % 2
-    )
+
+class Cache(Protocol):
+    """Keys and values of all sequences, each (B, G, longest, S)."""
+
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """A transformer layer as functions of one token per sequence, (B, D), and what attention needs to know."""
+
+    norm_1: Function
+    qkv: Function
+    proj: Function
+    cache: Cache
+    n_head: int
+    n_groups: int
+    head_size: int
+    scale: float
+    """What the products of queries and keys are multiplied by."""
+    mlp: Function
+    norm_2: Function | None
+    """None: the MLP takes what attention takes."""
+    post_attention_norm: Function
+    post_mlp_norm: Function
+    parallel: bool
+    """Whether the MLP's norm takes the layer's input, and not attention's output too."""
 
 
 class DecodeStep:
-    """The step of a model whose caches hold what came before.
+    """The step of a model whose caches hold what came before. It holds views of the weights, no copies."""
 
-    It holds views of the weights, no copies, and touches only the experts chosen.
-    """
-
-    def __init__(self, model: GPT) -> None:
-        """``model`` is in evaluation mode, its key-value caches set, its configuration :func:`supported`."""
-        assert supported(model.config)
-        self.model = model
-        self.layers = [_Layer(block) for block in model.transformer.h]
-        self.final_norm = _norm(model.transformer.ln_f)
-        self.head = _linear(model.lm_head)
-        self.rotary = _Rotary(model.cos, model.sin, model.config.head_size)
+    def __init__(
+        self,
+        embed: Function,
+        layers: Sequence[LayerParts],
+        final_norm: Function,
+        head: Function,
+        rotary: "Rotary",
+        softcap: float | None = None,
+    ) -> None:
+        """
+        Args:
+            embed: tokens (B,) to (B, D).
+            layers: from the first to the last.
+            final_norm: (B, D) to (B, D).
+            head: (B, D) to logits (B, V).
+            rotary: the positions.
+            softcap: the logits are pressed between minus and plus this; None: they are not.
+        """
+        self.embed, self.final_norm, self.head = embed, final_norm, head
+        self.layers, self.rotary, self.softcap = layers, rotary, softcap
 
     def __call__(self, tokens_B: Tensor, position: int | Tensor) -> Tensor:
         """Logits of what follows, (B, V).
@@ -62,21 +83,42 @@ class DecodeStep:
             tokens_B: the last token of each sequence.
             position: where it stands: the same for all (an int), or one for each (B,).
         """
-        x_BD: Tensor = self.model.transformer.wte(tokens_B)
-        if self.model.config.scale_embeddings:
-            x_BD = x_BD * self.model.config.n_embd**0.5
+        x_BD = self.embed(tokens_B)
         at = _Position(position, self.rotary)
         for layer in self.layers:
-            x_BD = layer(x_BD, at)
+            x_BD = _layer(layer, x_BD, at)
         logits_BV = self.head(self.final_norm(x_BD))
-        cap = self.model.config.final_logit_softcapping
-        return logits_BV if cap is None else torch.tanh(logits_BV / cap) * cap
+        return logits_BV if self.softcap is None else torch.tanh(logits_BV / self.softcap) * self.softcap
+
+
+def _layer(layer: LayerParts, x_BD: Tensor, at: "_Position") -> Tensor:
+    normed_BD = layer.norm_1(x_BD)
+    h_BD = x_BD + layer.post_attention_norm(_attend(layer, normed_BD, at))
+    if layer.norm_2 is not None:
+        normed_BD = layer.norm_2(x_BD if layer.parallel else h_BD)
+    return h_BD + layer.post_mlp_norm(layer.mlp(normed_BD))
+
+
+def _attend(layer: LayerParts, x_BD: Tensor, at: "_Position") -> Tensor:
+    """Attention of one query per head to all tokens so far.
+
+    The heads of a group share keys and values. Treated as several queries of one head, they need neither copies of
+    those nor a mask.
+    """
+    B, H, G, S = x_BD.size(0), layer.n_head, layer.n_groups, layer.head_size
+    qkv_BHS = layer.qkv(x_BD).view(B, H + 2 * G, S)
+    qk_BHS, v_BGS = qkv_BHS.split((H + G, G), dim=1)
+    q_BHS, k_BGS = at.rotate(qk_BHS).split((H, G), dim=1)
+    k_BGLS, v_BGLS = at.write(layer.cache.k, k_BGS), at.write(layer.cache.v, v_BGS)
+    q_BGHS = q_BHS.reshape(B, G, H // G, S)
+    y_BGHS = F.scaled_dot_product_attention(q_BGHS, k_BGLS, v_BGLS, attn_mask=at.mask_B11L, scale=layer.scale)
+    return layer.proj(y_BGHS.reshape(B, H * S))
 
 
 class _Position:
     """Where the tokens stand, in the forms that the layers need; computed once for all of them."""
 
-    def __init__(self, position: int | Tensor, rotary: "_Rotary") -> None:
+    def __init__(self, position: int | Tensor, rotary: "Rotary") -> None:
         self.index = position
         self.rotation = rotary.matrix(position)
         if isinstance(position, int):
@@ -101,7 +143,7 @@ class _Position:
         return cache.narrow(2, 0, self.length)
 
 
-class _Rotary:
+class Rotary:
     """The rotary embedding as a matrix for each position: one product per layer.
 
     Of the R rotated features, feature i < R/2 turns with feature i + R/2; features from R on stay.
@@ -122,73 +164,46 @@ class _Rotary:
         return torch.addcmul(self.same_SS * cos_1S, self.partner_SS, sin_1S)
 
 
-class _Layer:
-    """A transformer layer on one token per sequence."""
-
-    def __init__(self, block: Block) -> None:
-        config, attention = block.config, block.attn
-        self.qkv, self.proj, self.cache = _linear(attention.qkv), _linear(attention.proj), attention.kv_cache
-        self.norm_1, self.norm_2 = _norm(block.norm_1), block.norm_2 and _norm(block.norm_2)
-        self.post_attention_norm = _norm(block.post_attention_norm)
-        self.post_mlp_norm = _norm(block.post_mlp_norm)
-        self.mlp = _Experts(block.mlp) if isinstance(block.mlp, MoE) else block.mlp
-        self.parallel = config.parallel_residual
-        self.n_head, self.n_groups, self.head_size = config.n_head, config.n_query_groups, config.head_size
-        self.scale = attention.mscale**2 / math.sqrt(config.attention_scores_scalar or config.head_size)
-
-    def __call__(self, x_BD: Tensor, at: _Position) -> Tensor:
-        normed_BD = self.norm_1(x_BD)
-        h_BD = x_BD + self.post_attention_norm(self.attend(normed_BD, at))
-        if self.norm_2 is not None:
-            normed_BD = self.norm_2(x_BD if self.parallel else h_BD)
-        return h_BD + self.post_mlp_norm(self.mlp(normed_BD))
-
-    def attend(self, x_BD: Tensor, at: _Position) -> Tensor:
-        """Attention of one query per head to all tokens so far.
-
-        The heads of a group share keys and values. Treated as several queries of one head, they need neither
-        copies of those nor a mask.
-        """
-        B, H, G, S = x_BD.size(0), self.n_head, self.n_groups, self.head_size
-        qkv_BHS = self.qkv(x_BD).view(B, H + 2 * G, S)
-        qk_BHS, v_BGS = qkv_BHS.split((H + G, G), dim=1)
-        q_BHS, k_BGS = at.rotate(qk_BHS).split((H, G), dim=1)
-        k_BGLS, v_BGLS = at.write(self.cache.k, k_BGS), at.write(self.cache.v, v_BGS)
-        q_BGHS = q_BHS.reshape(B, G, H // G, S)
-        y_BGHS = F.scaled_dot_product_attention(
-            q_BGHS, k_BGLS, v_BGLS, attn_mask=at.mask_B11L, scale=self.scale
-        )
-        return self.proj(y_BGHS.reshape(B, H * S))
-
-
-class _Experts:
+class ChosenExperts:
     """An MoE layer on one token per sequence, without dispatch and sorting, which cost more than the products
-    here."""
+    here.
 
-    def __init__(self, moe: MoE) -> None:
-        self.moe = moe
-        self.times_w13 = [_product(w13_ID) for w13_ID in moe.experts.w13_EID.detach().unbind()]
-        self.times_w2 = [_product(w2_DI) for w2_DI in moe.experts.w2_EDI.detach().unbind()]
+    It touches only the experts chosen.
+    """
+
+    def __init__(
+        self,
+        gate_ED: Tensor,
+        choose: Callable[[Tensor], tuple[Tensor, Tensor]],
+        w13_EID: Tensor,
+        w2_EDI: Tensor,
+        shared: Function | None = None,
+    ) -> None:
+        """
+        Args:
+            gate_ED: the router's weight.
+            choose: the router's products, (B, E), to the weights and ids of the chosen experts, both (B, K).
+            w13_EID: the experts' fc_1 above fc_2, (E, 2I, D).
+            w2_EDI: their proj.
+            shared: the expert of all tokens, where there is one.
+        """
+        self.choose, self.shared = choose, shared
+        self.times_w13 = [product(w13_ID) for w13_ID in w13_EID.unbind()]
+        self.times_w2 = [product(w2_DI) for w2_DI in w2_EDI.unbind()]
         # At least fp32, as in training.
-        self.gate_DE = (
-            moe.gate.weight.detach().to(torch.promote_types(moe.gate.weight.dtype, torch.float32)).T
-        )
+        self.gate_DE = gate_ED.to(torch.promote_types(gate_ED.dtype, torch.float32)).T
 
     def __call__(self, x_BD: Tensor) -> Tensor:
-        moe = self.moe
-        scores_BE = router_scores(x_BD.to(self.gate_DE.dtype) @ self.gate_DE, moe.gate)
-        weights_BK, ids_BK = choose_experts(scores_BE, moe.gate, moe.config)
+        weights_BK, ids_BK = self.choose(x_BD.to(self.gate_DE.dtype) @ self.gate_DE)
         if x_BD.size(0) == 1:
             y_BD = torch.zeros_like(x_BD)
             for expert, weight in zip(ids_BK.tolist()[0], weights_BK.tolist()[0], strict=True):
-                y_BD.add_(self.expert(x_BD, expert), alpha=weight)
+                y_BD.add_(self._expert(x_BD, expert), alpha=weight)
         else:
-            y_BD = self.by_expert(x_BD, weights_BK, ids_BK)
-        if moe.config.n_shared_expert:
-            y_BD = y_BD + moe.shared_experts(x_BD)
-        return y_BD
+            y_BD = self._by_expert(x_BD, weights_BK, ids_BK)
+        return y_BD if self.shared is None else y_BD + self.shared(x_BD)
 
-    def by_expert(self, x_BD: Tensor, weights_BK: Tensor, ids_BK: Tensor) -> Tensor:
+    def _by_expert(self, x_BD: Tensor, weights_BK: Tensor, ids_BK: Tensor) -> Tensor:
         """Every chosen expert once, for all sequences that chose it."""
         # expert -> its sequences, and its weight in each
         chosen: dict[int, tuple[list[int], list[float]]] = {}
@@ -200,20 +215,21 @@ class _Experts:
         for expert, (rows, weights) in chosen.items():
             rows_N = torch.tensor(rows, device=x_BD.device)
             weights_N1 = torch.tensor(weights, dtype=x_BD.dtype, device=x_BD.device).unsqueeze(1)
-            y_BD.index_add_(0, rows_N, self.expert(x_BD[rows_N], expert) * weights_N1)
+            y_BD.index_add_(0, rows_N, self._expert(x_BD[rows_N], expert) * weights_N1)
         return y_BD
 
-    def expert(self, x_ND: Tensor, expert: int) -> Tensor:
+    def _expert(self, x_ND: Tensor, expert: int) -> Tensor:
         h1_NI, h3_NI = self.times_w13[expert](x_ND).chunk(2, dim=1)
         return self.times_w2[expert](F.silu(h1_NI).mul_(h3_NI))
 
 
-def _linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-    product, bias = _product(linear.weight.detach()), linear.bias
-    return product if bias is None else lambda x_BD: product(x_BD) + bias
+def linear(weight_NK: Tensor, bias_N: Tensor | None = None) -> Function:
+    """A linear layer for a few rows, by :func:`product`."""
+    times = product(weight_NK)
+    return times if bias_N is None else lambda x_BK: times(x_BK) + bias_N
 
 
-def _product(weight_NK: Tensor) -> Callable[[Tensor], Tensor]:
+def product(weight_NK: Tensor) -> Function:
     """`F.linear` by a weight for a few rows, (B, K) to (B, N): on a CPU at the speed of its memory.
 
     `F.linear` reads with one thread, and for 2 to 16 rows uses a routine made for many. Cut into one part for
@@ -225,27 +241,22 @@ def _product(weight_NK: Tensor) -> Callable[[Tensor], Tensor]:
         parts = max(parts for parts in range(1, torch.get_num_threads() + 1) if N % parts == 0)
         parts_CNK = weight_NK.view(parts, N // parts, K)
 
-        def product(x_BK: Tensor) -> Tensor:
+        def by_parts(x_BK: Tensor) -> Tensor:
             y_CNB = torch.bmm(parts_CNK, x_BK.T.expand(parts, -1, -1))
             return y_CNB.view(1, N) if x_BK.size(0) == 1 else y_CNB.view(N, -1).T.contiguous()
 
-        return product
+        return by_parts
     return lambda x_BK: F.linear(x_BK, weight_NK)
 
 
-def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The norm as a function; LitGPT's RMSNorm with half its operations, or as the GPU's own."""
-    if isinstance(norm, nn.Identity):
-        return lambda x_BD: x_BD
-    if not isinstance(norm, RMSNorm) or norm.dim != -1:
-        return norm
-    weight_D = 1 + norm.weight.detach() if norm.add_unit_offset else norm.weight.detach()
+def rms_norm(weight_D: Tensor, eps: float) -> Function:
+    """RMSNorm as LitGPT's with half its operations, or as the GPU's own."""
     shape, width = weight_D.shape, weight_D.numel()
-    eps_11 = weight_D.new_full((1, 1), norm.eps)
+    eps_11 = weight_D.new_full((1, 1), eps)
 
-    def rms_norm(x_BD: Tensor) -> Tensor:
+    def norm(x_BD: Tensor) -> Tensor:
         if x_BD.size(0) == 1 and x_BD.device.type == "cpu" and x_BD.dtype == torch.float32:
             return (x_BD * weight_D).mul_(torch.addmm(eps_11, x_BD, x_BD.T, alpha=1 / width).rsqrt_())
-        return F.rms_norm(x_BD, shape, weight_D, norm.eps)
+        return F.rms_norm(x_BD, shape, weight_D, eps)
 
-    return rms_norm
+    return norm

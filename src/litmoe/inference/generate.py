@@ -12,7 +12,8 @@ from litmoe.config import GenerateConfig
 from litmoe.data.reading.formats import read_text
 from litmoe.errors import ConfigError
 from litmoe.inference.decode import check_lengths, decode_together
-from litmoe.inference.loading import LoadedModel, load_checkpoint
+from litmoe.inference.decoder import Decoder
+from litmoe.inference.loading import LoadedDecoder, LoadedModel, load_decoder
 from litmoe.inference.prompts import encode_prompt
 from litmoe.inference.text_stream import StopStrings, TextStream
 from litmoe.messages import Say, silent
@@ -26,7 +27,7 @@ _SEPARATOR = "\n---\n"
 def generate(
     config: GenerateConfig,
     write: Callable[[str], object] | None = None,
-    loaded: LoadedModel | None = None,
+    loaded: LoadedModel | LoadedDecoder | None = None,
     say: Say = silent,
 ) -> list[str]:
     """Write ``config.num_samples`` texts for every prompt, each with the prompt that it begins with.
@@ -46,32 +47,33 @@ def generate(
         DataError: a prompt file that cannot be read.
     """
     prompts = _prompts(config)
-    loaded = loaded or load_checkpoint(config.checkpoint, config.accelerator, say)
+    loaded = loaded or load_decoder(config.checkpoint, config.accelerator, say)
+    decoder, tokenizer = loaded.decoder, loaded.tokenizer
     write = write or (lambda _: None)
-    vocabulary = loaded.model.config.padded_vocab_size
-    if config.top_k is not None and vocabulary is not None and config.top_k > vocabulary:
+    if config.top_k is not None and config.top_k > decoder.vocabulary:
         say(
-            f"--top-k {config.top_k}: the vocabulary has only {vocabulary:,} tokens; all of them are candidates"
+            f"--top-k {config.top_k}: the vocabulary has only {decoder.vocabulary:,} tokens; all of them are "
+            "candidates"
         )
-    texts = [_Text(loaded.tokenizer, prompt, config) for prompt in prompts for _ in range(config.num_samples)]
-    check_lengths([text.prompt_T.numel() for text in texts], loaded.model.max_seq_length)
+    texts = [_Text(tokenizer, prompt, config) for prompt in prompts for _ in range(config.num_samples)]
+    check_lengths([text.prompt_T.numel() for text in texts], decoder.context)
     seeds = torch.Generator().manual_seed(config.seed)
     start = time.perf_counter()
 
     for first in range(0, len(texts), TOGETHER):
         group = texts[first : first + TOGETHER]
         write((_SEPARATOR if first else "") + group[0].prompt)
-        for piece in _write_group(config, loaded, group, seeds):
+        for piece in _write_group(config, decoder, tokenizer.eos_id, group, seeds):
             write(piece)
         for text in group[1:]:
             write(_SEPARATOR + text.whole)
     write("\n")
 
     count, seconds = sum(text.n_tokens for text in texts), time.perf_counter() - start
-    cut = [text for text in texts if text.is_cut(loaded.model.max_seq_length)]
+    cut = [text for text in texts if text.is_cut(decoder.context)]
     if cut:
         say(
-            f"the context of {loaded.model.max_seq_length:,} tokens, prompt included, was full: it ended "
+            f"the context of {decoder.context:,} tokens, prompt included, was full: it ended "
             f"{len(cut)} of {len(texts)} texts before --max-new-tokens {config.max_new_tokens}"
         )
     say(f"{count} tokens in {seconds:.2f} s, {count / seconds:,.0f} tokens/s")
@@ -119,17 +121,17 @@ class _Text:
 
 
 def _write_group(
-    config: GenerateConfig, loaded: LoadedModel, texts: list[_Text], seeds: torch.Generator
+    config: GenerateConfig, decoder: Decoder, end_id: int | None, texts: list[_Text], seeds: torch.Generator
 ) -> Iterator[str]:
     """Write texts at once; yields the pieces of the first one."""
     generators = [
         torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds))) for _ in texts
     ]
     steps = decode_together(
-        loaded.model,
+        decoder,
         [text.prompt_T for text in texts],
         max_new_tokens=config.max_new_tokens,
-        end_id=loaded.tokenizer.eos_id,
+        end_id=end_id,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,

@@ -2,17 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from litgpt import Tokenizer
 
 from litmoe import checkpoint
 from litmoe.config.files import read_yaml
-from litmoe.data.tokenizer_folder import load_tokenizer, vocabulary_size
+from litmoe.data.tokenizer_folder import (
+    TextTokenizer,
+    load_text_tokenizer,
+    load_tokenizer,
+    vocabulary_size,
+)
 from litmoe.errors import CheckpointError, ConfigError
+from litmoe.inference.decoder import Decoder
+from litmoe.inference.lean_config import lean_config, shapes_of
+from litmoe.inference.lean_decoder import LeanDecoder
 from litmoe.messages import Say, one_line, silent
-from litmoe.model.config import load_model_config
-from litmoe.model.gpt import GPT
+
+if TYPE_CHECKING:
+    from litgpt import Tokenizer
+
+    from litmoe.model.gpt import GPT
 
 
 @dataclass(frozen=True)
@@ -20,10 +31,49 @@ class LoadedModel:
     """A model in evaluation mode on its device, and what belongs to it."""
 
     folder: Path
-    model: GPT
-    tokenizer: Tokenizer
+    model: "GPT"
+    tokenizer: "Tokenizer"
     settings: dict[str, object]
     """The configuration it was trained with; empty for a checkpoint that LitGPT wrote."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model as what generation needs."""
+        from litmoe.inference.model_decoder import ModelDecoder
+
+        return ModelDecoder(self.model)
+
+
+@dataclass(frozen=True)
+class LoadedDecoder:
+    """What generation needs of a checkpoint."""
+
+    folder: Path
+    decoder: Decoder
+    tokenizer: "Tokenizer | TextTokenizer"
+
+
+def load_decoder(
+    folder: Path | str | None = None, accelerator: str = "auto", say: Say = silent
+) -> LoadedDecoder:
+    """Load what generation needs: without LitGPT, which takes seconds to import, where the model is simple enough.
+
+    Arguments and errors as for :func:`load_checkpoint`.
+    """
+    folder = find_checkpoint(folder, say)
+    config = lean_config(read_yaml(folder / checkpoint.MODEL_CONFIG))
+    if config is not None:
+        weights = checkpoint.load_model(folder)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if shapes == shapes_of(config) and len({weight.dtype for weight in weights.values()}) == 1:
+            tokenizer = load_text_tokenizer(folder, say)
+            refuse_foreign_tokenizer(vocabulary_size(tokenizer.processor), config.padded_vocab_size, folder)
+            with torch.inference_mode():
+                return LoadedDecoder(
+                    folder, LeanDecoder(config, weights, pick_device(accelerator)), tokenizer
+                )
+    loaded = load_checkpoint(folder, accelerator, say)
+    return LoadedDecoder(folder, loaded.decoder, loaded.tokenizer)
 
 
 def load_checkpoint(
@@ -41,6 +91,9 @@ def load_checkpoint(
         DataError: it has no tokenizer that can be used.
         ConfigError: its model configuration is wrong, or the device is not there.
     """
+    from litmoe.model.config import load_model_config
+    from litmoe.model.gpt import GPT
+
     folder = find_checkpoint(folder, say)
     device = pick_device(accelerator)
     config = load_model_config(folder / checkpoint.MODEL_CONFIG)

@@ -10,8 +10,12 @@ from litmoe.data.plain_text import PlainText
 if TYPE_CHECKING:
     from litgpt import Tokenizer
 
+    from litmoe.data.tokenizer_folder import TextTokenizer
 
-def encode_prompt(tokenizer: "Tokenizer", prompt: str, *, allow_special: bool = False) -> Tensor:
+
+def encode_prompt(
+    tokenizer: "Tokenizer | TextTokenizer", prompt: str, *, allow_special: bool = False
+) -> Tensor:
     """A prompt's token ids after the begin-of-text token, (T,), int64.
 
     The text is encoded as the text of a document is: special tokens that stand in it, such as

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from litgpt import Tokenizer
 
+    from litmoe.data.tokenizer_folder import TextTokenizer
+
 _WINDOW = 8
 """Tokens decoded along with a new one: a word piece may look different alone."""
 
@@ -22,7 +24,7 @@ class TextStream:
     before.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: "Tokenizer | TextTokenizer", prompt_ids: Sequence[int] = ()) -> None:
         self._decode = tokenizer.processor.decode
         self._window: list[int] = []
         self._text = ""  # of the window
@@ -76,7 +78,9 @@ class TextStream:
         self._whole = len(self._window) if not held else 0
 
 
-def stream_text(tokenizer: "Tokenizer", ids: Iterable[int], prompt_ids: Sequence[int] = ()) -> Iterator[str]:
+def stream_text(
+    tokenizer: "Tokenizer | TextTokenizer", ids: Iterable[int], prompt_ids: Sequence[int] = ()
+) -> Iterator[str]:
     """Token ids as pieces of text, none of them empty; together they are what follows the prompt."""
     stream = TextStream(tokenizer, prompt_ids)
     for token in ids:

@@ -3,15 +3,17 @@
 Shape suffixes: T tokens, K experts per token, E experts, D model width.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from litgpt import Config
-from litgpt.model import GroupedTopkRouter
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from litmoe.model.moe.balance import token_mean, z_loss
+
+if TYPE_CHECKING:
+    from litgpt import Config
+    from litgpt.model import GroupedTopkRouter
 
 
 class Routing(NamedTuple):
@@ -40,7 +42,7 @@ class Routing(NamedTuple):
 
 
 def route(
-    x_TD: Tensor, gate: nn.Linear | GroupedTopkRouter, config: Config, counted_T: Tensor | None = None
+    x_TD: Tensor, gate: "nn.Linear | GroupedTopkRouter", config: "Config", counted_T: Tensor | None = None
 ) -> Routing:
     """Choose K experts for every token, by LitGPT's rules, in fp32 whatever autocast says.
 
@@ -58,7 +60,7 @@ def route(
     logits_TE = router_logits(x_TD, gate.weight)
     scores_TE = router_scores(logits_TE, gate)
     weights_TK, ids_TK = choose_experts(scores_TE, gate, config)
-    if isinstance(gate, GroupedTopkRouter):
+    if not isinstance(gate, nn.Linear):
         p_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
     else:
         p_TE = logits_TE.softmax(-1)
@@ -87,16 +89,16 @@ def router_logits(x_TD: Tensor, w_ED: Tensor) -> Tensor:
     return logits_TE
 
 
-def router_scores(logits_TE: Tensor, gate: nn.Linear | GroupedTopkRouter) -> Tensor:
+def router_scores(logits_TE: Tensor, gate: "nn.Linear | GroupedTopkRouter") -> Tensor:
     """What experts are chosen and weighted by: the logits, or their sigmoid for a `GroupedTopkRouter`."""
-    return logits_TE.sigmoid() if isinstance(gate, GroupedTopkRouter) else logits_TE
+    return logits_TE if isinstance(gate, nn.Linear) else logits_TE.sigmoid()
 
 
 def choose_experts(
-    scores_TE: Tensor, gate: nn.Linear | GroupedTopkRouter, config: Config
+    scores_TE: Tensor, gate: "nn.Linear | GroupedTopkRouter", config: "Config"
 ) -> tuple[Tensor, Tensor]:
     """The K experts of every token by their scores, as (weights_TK, ids_TK)."""
-    if isinstance(gate, GroupedTopkRouter):
+    if not isinstance(gate, nn.Linear):
         ids_TK = gate.get_topk_indices(scores_TE)
         weights_TK = scores_TE.gather(1, ids_TK)
         if config.norm_topk_prob:
