@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.holding import hold
 
 from litmoe.errors import DiskFullError, LitMoEError
 from litmoe.files import (
@@ -115,18 +116,10 @@ def test_a_killed_writer_leaves_the_older_file_and_the_next_one_cleans_up(tmp_pa
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "new"
 
 
-def _hold(
-    folder: str, held: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event"
-) -> None:
-    with only_one_process(Path(folder) / "store", print):
-        held.set()
-        end.wait(60)
-
-
 def test_others_wait_or_are_refused_and_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
     start = multiprocessing.get_context("spawn")
     held, end = start.Event(), start.Event()
-    holder = start.Process(target=_hold, args=(str(tmp_path), held, end))
+    holder = start.Process(target=hold, args=(str(tmp_path), held, end))
     holder.start()
     assert held.wait(60)
 

@@ -140,12 +140,18 @@ def test_a_signal_finishes_the_step_and_saves(
             os.kill(os.getpid(), number)
             time.sleep(0.02)
 
+    def late(*_: object) -> None:
+        """Takes what comes after the run has ended."""
+
     timer = threading.Timer(1.5, send)
+    before_test = signal.signal(number, late)
     timer.start()
     before = signal.getsignal(number)
     with pytest.raises(RunInterrupted, match="--resume auto goes on") as error:
         train(config)
     assert error.value.exit_code == code and signal.getsignal(number) is before
+    timer.join()
+    signal.signal(number, before_test)
     newest = checkpoint.newest(tmp_path / "out", print)
     assert newest is not None
     step = checkpoint.verify(newest)["step"]

@@ -20,7 +20,7 @@ from litmoe.config.checks import check_batch
 from litmoe.distributed.environment import WorldEnvironment
 from litmoe.distributed.process_group import join_ranks, leave_ranks
 from litmoe.distributed.session import Session
-from litmoe.distributed.world import World, settle_world
+from litmoe.distributed.world import World, launched_world, settle_world
 from litmoe.errors import ConfigError
 from litmoe.messages import Say, one_line, silent
 
@@ -34,6 +34,9 @@ def world_of(config: TrainConfig) -> World:
     """
     kind = _device_kind(config)
     available = torch.cuda.device_count() if kind == "cuda" else 1
+    if isinstance(config.devices, int) and launched_world(os.environ) is None:
+        # what the numbers alone tell, before whether more processes can be started
+        check_batch(config.train, config.devices * config.num_nodes)
     world = settle_world(
         config.devices, config.num_nodes, os.environ, available, config.train.global_batch_size
     )
