@@ -49,7 +49,8 @@ COMMANDS_PAGE = f"""\
 the same. `litmoe COMMAND --help` shows the essential options, `--help all` every one.
 
 Exit codes: 0, done. 1, a negative result (the runs of `verify-resume` differ), or one that could not be printed.
-2, a mistake, explained in one line. 130 and 143, ended by Ctrl-C or SIGTERM, with the state saved.
+2, a mistake, explained in one line. 130, 143 and 129, ended by Ctrl-C, SIGTERM or a closed terminal, with the
+state saved.
 """
 
 SCRIPTS = {
