@@ -11,10 +11,9 @@ from torch import Tensor
 
 from litmoe.config import TrainConfig
 from litmoe.data.windows import Batch
-from litmoe.distributed.session import Session
 from litmoe.messages import Say, silent
 from litmoe.optim.state_size import tensors_in
-from litmoe.training.device import start_devices, world_of
+from litmoe.training.device import started_devices
 from litmoe.training.run import Run
 from litmoe.training.schedule import Horizon
 from litmoe.training.setup import assemble, model_and_length
@@ -80,10 +79,9 @@ def trial_run(
         LitMoEError: the run cannot work here.
     """
     model_config, seq_length = model_and_length(config)
-    with Session(world_of(config), config.faults.rank_timeout) as session:
-        say = say if session.world.first else silent
-        config, fabric = start_devices(config, say, session)
-        if fabric.device.type == "cpu" and (crowded := thread_advice(torch.get_num_threads())) is not None:
+    with started_devices(config, say) as (config, fabric):
+        crowded = thread_advice(torch.get_num_threads()) if fabric.device.type == "cpu" else None
+        if crowded is not None and fabric.is_global_zero:
             say(crowded)
         train = config.train
         if micro_batches is not None:

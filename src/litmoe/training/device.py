@@ -50,11 +50,13 @@ def world_of(config: TrainConfig) -> World:
 def started_devices(config: TrainConfig, say: Say = silent) -> Iterator[tuple[TrainConfig, Fabric]]:
     """All processes that a configuration means, while the block runs; yields what :func:`start_devices` returns.
 
+    ``say`` is called in the first process only.
+
     Raises:
         LitMoEError: as :func:`world_of` and :func:`start_devices`.
     """
     with Session(world_of(config), config.faults.rank_timeout) as session:
-        yield start_devices(config, say, session)
+        yield start_devices(config, say if session.world.first else silent, session)
 
 
 def start_devices(
